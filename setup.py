@@ -1,0 +1,51 @@
+"""Installs deeplab_tf.  Tool settings (ruff, pytest) are in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+# Reading a prepared data set and training: tensorflow-datasets and the Model Garden (which brings Orbit).
+TRAIN = [
+    "tensorflow-datasets>=4.9.7",
+    "tf-models-official>=2.20",
+]
+# The yardstick of the dense CRF: the module `pydensecrf`, built from source (needs a C++ compiler).
+PYDENSECRF = ["pydensecrf2"]
+TEST = [
+    *TRAIN,
+    *PYDENSECRF,
+    "apache-beam",
+    "cityscapesscripts",
+    "hypothesis",
+    "pytest",
+    "ruff",
+    "torch",
+]
+
+setuptools.setup(
+    name="deeplab_tf",
+    version="0.1.0",
+    description="DeepLab v2 (atrous convolution, ASPP, fully connected CRF) on TensorFlow and Keras 3",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["deeplab_tf", "deeplab_tf.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "keras>=3.15",
+        "matplotlib",
+        "numba>=0.60",
+        "numpy",
+        "pillow",
+        "scipy",
+        "tensorflow>=2.20",
+        "tqdm",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "pydensecrf": PYDENSECRF,
+        "gpu": ["tensorflow[and-cuda]>=2.20"],
+        "test": TEST,
+    },
+)
