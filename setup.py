@@ -19,7 +19,7 @@ TEST = [
     "hypothesis",
     "pytest",
     "ruff",
-    "torch",
+    "torch==2.13.0",
 ]
 
 setuptools.setup(
