@@ -1,0 +1,220 @@
+"""DeepLab v2: a dense network shared by several scales of the image, fused by maximum (Sec. 3.2 and 4.2)."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from deeplab_tf.errors import UserError
+from deeplab_tf.models import geometry, heads, resnet, vgg
+from deeplab_tf.models.atrous import IMPLEMENTATIONS
+from deeplab_tf.models.preprocessing import STYLES, Preprocessing
+
+BACKBONES = ("vgg16", "resnet101", "resnet50", "resnet_tiny")
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class DeepLab(keras.Model):
+    """DeepLab v2.
+
+    Args:
+        backbone: "vgg16", "resnet101", "resnet50" or "resnet_tiny".
+        head: "large_fov", "aspp_s" or "aspp_l"; ResNets also have "linear", VGG-16 also "fc_7x7_r4", "fc_4x4_r4" and
+            "fc_4x4_r8".
+        num_classes: channels of the logits, background included.
+        output_stride: pixels between two outputs: 8, 16 or 32.
+        scales: sizes of the inputs as multiples of the image's; their score maps are fused by maximum. (1.0,) is
+            single-scale.
+        atrous: "dilation" or "deinterlace", two equal implementations of atrous convolution.
+        batch_norm: "frozen", "trainable" or "sync" (over replicas). None: frozen for resnet50 and resnet101, which are
+            fine-tuned, trainable for resnet_tiny, which is trained from scratch. VGG-16 has no batch norm.
+        dropout: rate after fc6 and fc7 of VGG-16; the ResNet heads have no dropout.
+        average_pool: VGG-16 only: whether a 3x3 average pool follows pool5, as in the LargeFOV release of 2015. The
+            paper's text has none, so it is off by default. It has no parameters.
+        preprocessing: "caffe", "keras" or "torch": the colour statistics that the weights were trained with.
+        name, dtype: as for any Keras model.
+
+    Raises:
+        UserError: an argument has a value that is not allowed.
+
+    Example:
+        >>> model = DeepLab("resnet101", "aspp_l", num_classes=21)
+        >>> model(keras.ops.ones((1, 321, 321, 3))).shape
+        (1, 41, 41, 21)
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet101",
+        head: str = "aspp_l",
+        num_classes: int = 21,
+        output_stride: int = 8,
+        scales: Sequence[float] = (0.5, 0.75, 1.0),
+        atrous: str = "dilation",
+        batch_norm: str | None = None,
+        dropout: float = 0.5,
+        average_pool: bool = False,
+        preprocessing: str = "caffe",
+        name: str = "deeplab",
+        dtype=None,
+    ):
+        _check_arguments(
+            backbone, head, num_classes, output_stride, scales, atrous, batch_norm, dropout, average_pool, preprocessing
+        )
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        self.backbone = backbone
+        self.head = head
+        self.num_classes = num_classes
+        self.output_stride = output_stride
+        self.scales = tuple(float(scale) for scale in scales)
+        self.atrous = atrous
+        self.batch_norm = batch_norm
+        self.dropout = dropout
+        self.average_pool = average_pool
+
+        self.preprocess = Preprocessing(preprocessing, name="preprocessing")
+        images = keras.Input((None, None, 3), name="preprocessed_images", dtype="float32")
+        if backbone == "vgg16":
+            features = vgg.vgg16(images, output_stride, atrous, average_pool, self.dtype_policy)
+            scores, names = heads.vgg_head(
+                features, head, num_classes, output_stride, dropout, atrous, self.dtype_policy
+            )
+        else:
+            norm = batch_norm or ("trainable" if backbone == "resnet_tiny" else "frozen")
+            features = resnet.resnet(images, backbone, output_stride, norm, atrous, self.dtype_policy)
+            scores, names = heads.resnet_head(features, head, num_classes, output_stride, atrous, self.dtype_policy)
+        self.classifier_layers = names
+        self.network = keras.Model(images, scores, name="network")
+        self.build()
+
+    def build(self, input_shape=None) -> None:
+        """Nothing is left to build: every weight exists since construction."""
+        self.built = True
+
+    @property
+    def preprocessing(self) -> str:
+        """The style of the colour statistics in use; setting it replaces them."""
+        return self.preprocess.style
+
+    @preprocessing.setter
+    def preprocessing(self, style: str) -> None:
+        self.preprocess.style = style
+
+    def call(self, images, training: bool = False):
+        """Scores every output position of a batch of images.
+
+        Args:
+            images: [B, H, W, 3], RGB in 0..255, uint8 or float.
+            training: whether dropout and trainable batch norm are in training mode.
+
+        Returns:
+            logits, float32 [B, (H-1)//output_stride + 1, (W-1)//output_stride + 1, num_classes].
+        """
+        return self.score_maps(images, training=training)["fused"]
+
+    def full_resolution(self, images, training: bool = False):
+        """Scores every pixel: the fused score map, interpolated bilinearly with corners aligned.
+
+        Args:
+            images: [B, H, W, 3], RGB in 0..255, uint8 or float.
+            training: as for `call`.
+
+        Returns:
+            logits, float32 [B, H, W, num_classes].
+        """
+        images = ops.convert_to_tensor(images)
+        fused = self.score_maps(images, training=training, crop=False)["fused"]
+        height, width = ops.shape(images)[1:3]
+        return geometry.upsample_score_map(fused, height, width, self.output_stride)
+
+    def score_maps(self, images, training: bool = False, crop: bool = True) -> dict:
+        """Scores a batch of images, scale by scale and fused.
+
+        Every image is first padded to the grid; each scale is an aligned resize of that, padded to the grid again.
+
+        Args:
+            images: [B, H, W, 3], RGB in 0..255, uint8 or float.
+            training: as for `call`.
+            crop: whether the maps end at the last output on the image. If not, they reach over its border to the end
+                of the padding, as interpolation to full resolution needs.
+
+        Returns:
+            float32 score maps by name. "fused" is the maximum over the scales on the grid of the image. With several
+            scales there is also each one's own map, "scale_0.5", "scale_0.75", "scale_1", on the grid of the scaled
+            image: 21, 31 and 41 positions for 321 pixels; `geometry.map_pixels` tells where on the image they sit.
+        """
+        images = ops.convert_to_tensor(images)
+        if len(images.shape) != 4 or images.shape[-1] != 3:
+            raise UserError(f"images: found shape {tuple(images.shape)}, expected [B, H, W, 3]")
+        size = ops.shape(images)[1:3]
+        images = geometry.pad_to_grid(self.preprocess(images), self.output_stride)
+        padded = ops.shape(images)[1:3]
+
+        maps, fused = {}, None
+        for scale in self.scales:
+            scaled = [geometry.scaled_size(side, scale) for side in padded]
+            inputs = geometry.pad_to_grid(geometry.resize(images, *scaled), self.output_stride)
+            scores = self.network(inputs, training=training)
+            if len(self.scales) > 1:
+                height, width = (
+                    geometry.scaled_map_size(*sides, self.output_stride)
+                    for sides in zip(size if crop else padded, padded, scaled, strict=True)
+                )
+                maps[f"scale_{scale:g}"] = scores[:, :height, :width]
+            if scale != 1.0:
+                scores = geometry.sample(
+                    scores,
+                    *(
+                        geometry.aligned_positions(geometry.map_size(side, self.output_stride), side, scaled_side)
+                        for side, scaled_side in zip(padded, scaled, strict=True)
+                    ),
+                )
+            fused = scores if fused is None else ops.maximum(fused, scores)
+        if crop:
+            height, width = (geometry.map_size(side, self.output_stride) for side in size)
+            fused = fused[:, :height, :width]
+        return maps | {"fused": fused}
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            "backbone": self.backbone,
+            "head": self.head,
+            "num_classes": self.num_classes,
+            "output_stride": self.output_stride,
+            "scales": list(self.scales),
+            "atrous": self.atrous,
+            "batch_norm": self.batch_norm,
+            "dropout": self.dropout,
+            "average_pool": self.average_pool,
+            "preprocessing": self.preprocessing,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+
+def _check_arguments(
+    backbone, head, num_classes, output_stride, scales, atrous, batch_norm, dropout, average_pool, preprocessing
+) -> None:
+    """Raises a UserError that names the first argument whose value is not allowed."""
+    _check_choice("backbone", backbone, BACKBONES)
+    _check_choice("head", head, heads.VGG_HEADS if backbone == "vgg16" else heads.RESNET_HEADS, f" for {backbone}")
+    _check_choice("output_stride", output_stride, OUTPUT_STRIDES)
+    _check_choice("atrous", atrous, IMPLEMENTATIONS)
+    _check_choice("batch_norm", batch_norm, (None,) if backbone == "vgg16" else (None, *resnet.BATCH_NORMS))
+    _check_choice("preprocessing", preprocessing, STYLES)
+    _check_choice("average_pool", average_pool, (False, True) if backbone == "vgg16" else (False,), f" for {backbone}")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UserError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout={dropout!r}: expected a rate of at least 0 and below 1")
+    if len(scales) == 0 or len(set(scales)) < len(scales) or min(scales) <= 0:
+        raise UserError(
+            f"scales={scales!r}: expected one or more positive numbers, each once, such as (0.5, 0.75, 1.0)"
+        )
+
+
+def _check_choice(argument: str, found, allowed: Sequence, where: str = "") -> None:
+    if found not in allowed:
+        raise UserError(f"{argument}={found!r} is not allowed{where}; expected one of {', '.join(map(repr, allowed))}")
