@@ -1,0 +1,69 @@
+"""Atrous convolution: both implementations against a direct sum, with gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf.errors import UserError
+from deeplab_tf.models.atrous import AtrousConv2D
+
+
+def direct_sum(x: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
+    """y[i, j] = sum over taps (a, b) of x[i + rate a - reach/2, j + rate b - reach/2] w[a, b], zero outside."""
+    side = kernel.shape[0]
+    before = (side - 1) * rate // 2
+    height, width = x.shape[1:3]
+    padded = np.pad(x, [(0, 0), (before, side * rate), (before, side * rate), (0, 0)])
+    return sum(
+        padded[:, rate * a : rate * a + height, rate * b : rate * b + width] @ kernel[a, b]
+        for a in range(side)
+        for b in range(side)
+    )
+
+
+@pytest.mark.parametrize("size", [(17, 17), (13, 22)])
+@pytest.mark.parametrize("side, rate", [(3, 1), (3, 2), (3, 4), (3, 12), (3, 24), (1, 1), (4, 4), (4, 8), (7, 4)])
+@pytest.mark.parametrize("implementation", ["dilation", "deinterlace"])
+def test_equals_the_direct_sum(implementation, side, rate, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 6)).astype("float32")
+    layer = AtrousConv2D(5, side, rate=rate, implementation=implementation, bias_initializer="normal")
+    y = layer(x)
+    kernel, bias = (w.numpy() for w in layer.weights)
+    np.testing.assert_allclose(y, direct_sum(x, kernel, rate) + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [2, 6, 24])
+def test_gradients_of_both_implementations_agree(rate):
+    x = tf.Variable(np.random.default_rng(0).normal(size=(2, 21, 18, 6)).astype("float32"))
+    weights = np.random.default_rng(1).normal(size=(2, 21, 18, 5)).astype("float32")
+    holes = AtrousConv2D(5, 3, rate=rate)
+    dense = AtrousConv2D(5, 3, rate=rate, implementation="deinterlace")
+    gradients = []
+    for layer in (holes, dense):
+        layer.build(x.shape)
+        layer.set_weights(holes.get_weights())
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(weights * layer(x))
+        gradients.append(tape.gradient(loss, [x, *layer.trainable_weights]))
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_unknown_to_the_graph():
+    x = np.random.default_rng(0).normal(size=(2, 21, 18, 6)).astype("float32")
+    layer = AtrousConv2D(5, 3, rate=4, implementation="deinterlace")
+    late = tf.function(layer, input_signature=[tf.TensorSpec([None, None, None, 6])])
+    np.testing.assert_allclose(late(x), layer(x), atol=1e-6)
+
+
+def test_layer_round_trips_through_its_config():
+    layer = AtrousConv2D(5, 3, rate=4, implementation="deinterlace", activation="relu", name="fc6")
+    copy = AtrousConv2D.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    assert (copy.rate, copy.dilation_rate, copy.implementation, copy.padding) == (4, (4, 4), "deinterlace", "same")
+
+
+def test_unknown_implementation():
+    with pytest.raises(UserError, match="'holes'.*dilation, deinterlace"):
+        AtrousConv2D(5, 3, implementation="holes")
