@@ -1,0 +1,244 @@
+"""What the builders of all data sets share: checking pairs of image and mask, and writing them as TFRecords.
+
+A builder of a data set says which pairs there are (`pairs`) and how one is read (`read`). The rest is the same for all:
+pairs are read and checked on all cores, a bounded number at a time, and written by tensorflow-datasets: shards by size,
+under a temporary name until all is done, with the classes beside them.
+"""
+
+import collections
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tqdm
+
+from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.data.masks import Mask, check_indices, open_image
+from deeplab_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image and its mask as read from the raw files, not checked yet.
+
+    Attributes:
+        filename: of the image; goes into `image/filename`.
+        image: bytes of the image file.
+        mask: its mask; None where the data set has none (a test split).
+        source: the image's file, for messages.
+        mask_source: the mask's file, for messages.
+    """
+
+    filename: str
+    image: bytes
+    mask: Mask | None
+    source: str
+    mask_source: str = ""
+
+
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes pairs of image and mask with the Model Garden's feature names.
+
+    A subclass has VERSION, `catalogue_info` and `pairs`, and sets `read`.
+
+    Attributes:
+        OPTIONS: names of the options that it takes.
+        read: turns one of the items of `pairs` into an Example. Runs in many threads at once, or in Beam's workers: a
+            function of a module, so that it pickles.
+    """
+
+    code_path = None  # tensorflow-datasets would look there for checksums; and fails where no package is installed
+    OPTIONS: tuple[str, ...] = ()
+    read: Callable[[Any], Example]
+
+    def __init__(self, *, raw_dir: str | None = None, on_error: str = "stop", options: dict | None = None, **kwargs):
+        """Makes a builder.
+
+        Args:
+            raw_dir: folder of the raw files.
+            on_error: "stop" at the first bad raw file, or "skip" it.
+            options: of this data set.
+            **kwargs: tensorflow-datasets' own: data_dir, config, version.
+        """
+        self.raw_dir, self.on_error, self.options = raw_dir, on_error, options or {}
+        self.skipped: list[str] = []
+        super().__init__(**kwargs)
+
+    @classmethod
+    def config_named(cls, name: str) -> tfds.core.BuilderConfig | None:
+        """The configuration for what follows the slash in a data set's name, which may be nothing.
+
+        Raises:
+            UserError: there is no such configuration.
+        """
+        names = [config.name for config in cls.BUILDER_CONFIGS]
+        if not name and not names:
+            return None
+        if name and name not in names:
+            raise UserError(f"dataset {cls.name!r} has no configuration {name!r}; it has {', '.join(names) or 'none'}")
+        return cls.builder_configs[name or names[0]]
+
+    def catalogue_info(self) -> DatasetInfo:
+        """Name, classes and palette."""
+        raise NotImplementedError
+
+    def pairs(self) -> dict[str, Sequence[Any]]:
+        """For each split its pairs, as `read` takes them."""
+        raise NotImplementedError
+
+    def unions(self) -> dict[str, tuple[str, ...]]:
+        """Splits that are not stored because they are others put together."""
+        return {}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        known = self.catalogue_info()
+        metadata = {
+            "name": known.name,
+            "class_names": list(known.class_names),
+            "palette": np.asarray(known.palette).tolist(),
+            "ignore_label": known.ignore_label,
+            "unions": {name: list(parts) for name, parts in self.unions().items()},
+            "raw_dir": None if self.raw_dir is None else os.path.abspath(self.raw_dir),
+            "options": self.options,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__class__.__doc__,
+            features=_features(),
+            metadata=tfds.core.MetadataDict(metadata),
+        )
+
+    def _log_download_bytes(self) -> None:
+        """Nothing: tensorflow-datasets' own words are about downloads."""
+
+    def _log_download_done(self) -> None:
+        """Nothing: the command line says what was made."""
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, pairs) for split, pairs in self.pairs().items()}
+
+    def _generate_examples(self, split: str, pairs: Sequence[Any]) -> Iterator[tuple[str, dict]]:
+        progress = tqdm.tqdm(total=len(pairs), desc=f"{self.name} {split}", unit=" images")
+        num_classes, read = self.catalogue_info().num_classes, type(self).read
+        convert = lambda pair: checked(read(pair), num_classes)  # noqa: E731
+        with progress:
+            for result in _in_order(convert, pairs, on_all_cores=os.cpu_count() or 1):
+                progress.update()
+                try:
+                    features = result()
+                except UserError as error:
+                    if self.on_error != "skip":
+                        raise
+                    self.skipped.append(str(error))
+                else:
+                    yield features["image"]["filename"], features
+
+
+def checked(example: Example, num_classes: int) -> dict:
+    """Checks an example and returns its features.
+
+    Raises:
+        UserError: the image cannot be decoded, the mask has another size, or holds a value that is no class.
+    """
+    image, image_format = _readable(example.image, example.source)
+    height, width = _decoded_size(image, example.source)
+    if example.mask is None:
+        mask = b""
+    else:
+        if example.mask.indices.shape != (height, width):
+            raise UserError(_size_differs(example, height, width))
+        check_indices(example.mask.indices, num_classes, example.mask_source)
+        mask = example.mask.encoded()
+    return {
+        "image": {
+            "encoded": image,
+            "format": image_format,
+            "filename": example.filename,
+            "height": height,
+            "width": width,
+            "segmentation": {"class": {"encoded": mask, "format": "png"}},
+        }
+    }
+
+
+def _features() -> tfds.features.FeaturesDict:
+    """The Model Garden's features; nested names serialise joined by "/"."""
+    text = lambda doc: tfds.features.Tensor(shape=(), dtype=tf.string, doc=doc)  # noqa: E731
+    number = lambda doc: tfds.features.Tensor(shape=(), dtype=tf.int64, doc=doc)  # noqa: E731
+    return tfds.features.FeaturesDict(
+        {
+            "image": {
+                "encoded": text("The image file as it was."),
+                "format": text("'jpeg', 'png', 'bmp' or 'gif'."),
+                "filename": text("Name of the image file."),
+                "height": number("Pixels."),
+                "width": number("Pixels."),
+                "segmentation": {
+                    "class": {
+                        "encoded": text("PNG of one 8-bit channel: the class of each pixel, 255 for no label."),
+                        "format": text("'png'."),
+                    }
+                },
+            }
+        }
+    )
+
+
+def _readable(image: bytes, source: str) -> tuple[bytes, str]:
+    """The image as it is when TensorFlow reads its format, else (TIFF, WebP) as PNG; and its format."""
+    for signature, name in ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG", "png"), (b"BM", "bmp"), (b"GIF8", "gif")):
+        if image.startswith(signature):
+            return image, name
+    pixels = np.asarray(open_image(image, source).convert("RGB"))
+    return tf.io.encode_png(pixels).numpy(), "png"
+
+
+def _decoded_size(image: bytes, source: str) -> tuple[int, int]:
+    """Height and width of the image, decoded whole as training will decode it."""
+    try:
+        with tf.device("CPU"):
+            height, width, _ = tf.io.decode_image(image, channels=3, expand_animations=False).shape
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
+        reason = str(getattr(error, "message", error)).split("[Op:")[0].split("{{")[0].strip(" ,.")
+        raise UserError(f"{source}: cannot be decoded ({reason}); replace or remove it") from error
+    return height, width
+
+
+def _size_differs(example: Example, height: int, width: int) -> str:
+    mask_height, mask_width = example.mask.indices.shape
+    message = (
+        f"{example.mask_source}: the mask is {mask_width}x{mask_height} pixels, its image {example.source} "
+        f"{width}x{height}; they must be equal"
+    )
+    if (mask_height, mask_width) == (width, height):
+        orientation = open_image(example.image, example.source).getexif().get(0x0112, 1)
+        if orientation > 4:
+            message += (
+                f" (the image is stored lying, with EXIF orientation {orientation}, which decoders ignore: turn its "
+                "pixels first, for instance with `mogrify -auto-orient`)"
+            )
+    return message
+
+
+def _in_order(function: Callable, items: Iterable, on_all_cores: int) -> Iterator[Callable[[], Any]]:
+    """Calls `function` on each item in threads, four for each core under way at most, and yields results in order.
+
+    Each result is a function that returns it or raises what `function` raised.
+    """
+    with futures.ThreadPoolExecutor(on_all_cores) as pool:
+        items = iter(items)
+        pending = collections.deque(pool.submit(function, item) for item in itertools.islice(items, 4 * on_all_cores))
+        try:
+            while pending:
+                result = pending.popleft().result
+                pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()

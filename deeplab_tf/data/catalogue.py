@@ -1,0 +1,155 @@
+"""What a data set holds: its classes, their colours, the ignore label and the sizes of its splits.
+
+A prepared data set is a folder `<data_dir>/<name>[/<configuration>]/<version>` that tensorflow-datasets wrote: TFRecord
+files, `dataset_info.json` (the splits) and `metadata.json` (the classes). It is read here as it lies on disk, without
+tensorflow-datasets and without the code that built it.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from deeplab_tf.data import classes
+from deeplab_tf.errors import UserError
+
+DEFAULT_DATA_DIR = "~/tensorflow_datasets"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetInfo:
+    """What a data set holds.
+
+    Attributes:
+        name: of the data set, with its configuration where it has one: "shapes", "cityscapes/coarse".
+        class_names: one name for each class index.
+        palette: uint8 [num_classes, 3], the RGB colour of each class.
+        ignore_label: the index of pixels without a label.
+        splits: number of examples of each split.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    ignore_label: int = classes.IGNORE_LABEL
+    splits: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the background counted where there is one."""
+        return len(self.class_names)
+
+
+def _known(name: str, class_names: Sequence[str], splits: dict[str, int], palette: Sequence | None = None):
+    colors = classes.voc_palette(len(class_names)) if palette is None else np.array(palette, np.uint8)
+    return DatasetInfo(name, tuple(class_names), colors, splits=splits)
+
+
+KNOWN = {
+    known.name: known
+    for known in (
+        _known("shapes", classes.SHAPES, {"train": 400, "val": 100}),
+        _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
+    )
+}
+
+
+def info(name: str, data_dir: str | os.PathLike | None = None) -> DatasetInfo:
+    """Tells what a data set holds.
+
+    Args:
+        name: "shapes", "camvid", "image_folder/mine", ...
+        data_dir: where prepared data sets lie. When `name` is prepared there, what is written there is returned;
+            without it, the catalogue's own knowledge.
+
+    Raises:
+        UserError: `name` is neither prepared in `data_dir` nor known.
+    """
+    directory = find_prepared(name, data_dir) if data_dir is not None else None
+    if directory is not None:
+        return read_info(directory)
+    if name in KNOWN:
+        return KNOWN[name]
+    if data_dir is None:
+        raise UserError(
+            f"dataset {name!r} is not in the catalogue (which has {', '.join(KNOWN)}); for a data set of your own give "
+            "the data_dir where it is prepared"
+        )
+    raise UserError(_not_prepared(name, data_dir))
+
+
+def prepared_directory(name: str, data_dir: str | os.PathLike | None = None) -> str:
+    """Finds the version directory of a prepared data set.
+
+    Args:
+        name: "shapes", "camvid", "image_folder/mine", ...
+        data_dir: where prepared data sets lie; None is `~/tensorflow_datasets`.
+
+    Raises:
+        UserError: it is not prepared there. The message tells the command that prepares it.
+    """
+    directory = find_prepared(name, data_dir)
+    if directory is None:
+        raise UserError(_not_prepared(name, data_dir))
+    return directory
+
+
+def resolved_data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    """`data_dir` with the default filled in and `~` expanded."""
+    return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
+
+
+def find_prepared(name: str, data_dir: str | os.PathLike | None = None) -> str | None:
+    """The newest version directory of `name` under `data_dir`, or None."""
+    base = resolved_data_dir(data_dir) / name
+    versions = [path.parent for path in base.glob("*/dataset_info.json")]
+    if not versions:
+        return None
+    return str(max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".") if part.isdigit())))
+
+
+def read_info(directory: str | os.PathLike) -> DatasetInfo:
+    """Reads what a prepared data set holds from its version directory.
+
+    Raises:
+        UserError: the directory was not written by `datasets/prepare.py`.
+    """
+    directory = pathlib.Path(directory)
+    metadata = read_metadata(directory)
+    splits = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))["splits"]
+    sizes = {split["name"]: sum(int(length) for length in split["shardLengths"]) for split in splits}
+    for union, parts in metadata["unions"].items():
+        if all(part in sizes for part in parts):
+            sizes[union] = sum(sizes[part] for part in parts)
+    return DatasetInfo(
+        metadata["name"],
+        tuple(metadata["class_names"]),
+        np.array(metadata["palette"], np.uint8).reshape(-1, 3),
+        metadata["ignore_label"],
+        sizes,
+    )
+
+
+def read_metadata(directory: str | os.PathLike) -> dict:
+    """The `metadata.json` of a prepared data set."""
+    path = pathlib.Path(directory) / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata["class_names"], metadata["unions"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: cannot be read as the metadata of a prepared data set ({error}); prepare it with "
+            "python datasets/prepare.py"
+        ) from error
+    return metadata
+
+
+def _not_prepared(name: str, data_dir: str | os.PathLike | None) -> str:
+    return (
+        f"dataset {name!r} is not prepared in {resolved_data_dir(data_dir)}; run: python datasets/prepare.py "
+        f"--dataset={name} --data_dir={resolved_data_dir(data_dir)}"
+        + ("" if name == "shapes" else " --raw_dir=<the raw files>")
+    )

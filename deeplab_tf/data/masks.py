@@ -1,0 +1,188 @@
+"""Masks as people have them on disk, read as class indices.
+
+A prepared data set holds every mask as a PNG of one 8-bit grey channel whose values are class indices, 255 for pixels
+without a label: what `tf.io.decode_png(..., channels=1)` reads back, here and in the Model Garden. A file that is
+already that keeps its bytes. A palette PNG (VOC's, for one) does not qualify: decoders would turn its colours to
+grey.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf.data.classes import IGNORE_LABEL
+from deeplab_tf.errors import UserError
+
+_VOID = ("ignore", "void", "unlabelled", "unlabeled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """Class indices, and the PNG file that holds them where there already is one.
+
+    Attributes:
+        indices: uint8 [H, W].
+        png: bytes of a PNG of one 8-bit grey channel with exactly these values, or None.
+    """
+
+    indices: np.ndarray
+    png: bytes | None = None
+
+    def encoded(self) -> bytes:
+        """The mask as a PNG of one 8-bit grey channel."""
+        if self.png is not None:
+            return self.png
+        buffer = io.BytesIO()
+        Image.fromarray(self.indices).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorTable:
+    """Which colour of a colour mask means which class.
+
+    Attributes:
+        class_names: the classes, in the order of their index.
+        colors: for each colour, as 256*256*R + 256*G + B, its index; 255 is the ignore label.
+    """
+
+    class_names: tuple[str, ...]
+    colors: dict[int, int]
+
+    @property
+    def palette(self) -> np.ndarray:
+        """uint8 [num_classes, 3], RGB: the first colour of each class."""
+        first: dict[int, int] = {}
+        for color, index in self.colors.items():
+            first.setdefault(index, color)
+        codes = [first[index] for index in range(len(self.class_names))]
+        return np.array([_rgb(code) for code in codes], np.uint8)
+
+
+def read_color_table(path: str | os.PathLike) -> ColorTable:
+    """Reads a colour table: for each class a line "R G B name" or "name, R, G, B", in the order of the class index.
+
+    The name "ignore" (or "void", "unlabelled") gives a colour the ignore label. A name that occurs again gives the
+    class another colour. Empty lines and lines that start with "#" do not count.
+    """
+    names: list[str] = []
+    colors: dict[int, int] = {}
+    for number, line in _lines(path):
+        fields = [field for field in re.split(r"[,;\t ]+", line.strip()) if field]
+        if all(field.isdigit() for field in fields[-3:]):
+            fields = fields[-3:] + fields[:-3]
+        if len(fields) < 4 or not all(field.isdigit() and int(field) < 256 for field in fields[:3]):
+            raise UserError(f"{path}:{number}: expected 'R G B name' with colours of 0 to 255, found {line!r}")
+        color, name = tuple(int(field) for field in fields[:3]), " ".join(fields[3:])
+        if name.lower() not in _VOID and name not in names:
+            names.append(name)
+        code = color[0] << 16 | color[1] << 8 | color[2]
+        if code in colors:
+            raise UserError(f"{path}:{number}: the colour {color} occurs twice")
+        colors[code] = IGNORE_LABEL if name.lower() in _VOID else names.index(name)
+    if not names:
+        raise UserError(f"{path}: no classes; expected lines 'R G B name'")
+    return ColorTable(tuple(names), colors)
+
+
+def read_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Reads names, one a line. Empty lines and lines that start with "#" do not count."""
+    names = tuple(line.strip() for _, line in _lines(path))
+    if not names:
+        raise UserError(f"{path}: no names in it; expected one a line")
+    return names
+
+
+def read_mask(data: bytes, source: str, table: ColorTable | None = None) -> Mask:
+    """Reads a mask file as class indices.
+
+    Args:
+        data: bytes of an image file: palette or grey, or, with a colour table, of any kind.
+        source: the name of the file, for messages.
+        table: the classes of its colours.
+
+    Raises:
+        UserError: it cannot be read, is in colours without a table, or holds a colour that the table lacks.
+    """
+    image = open_image(data, source)
+    if table is not None:
+        return Mask(_lookup(np.asarray(image.convert("RGB")), source, table))
+    if image.mode == "L":
+        keep = image.format == "PNG" and "transparency" not in image.info
+        return Mask(np.asarray(image), data if keep and _is_8_bit_png(data) else None)
+    if image.mode in ("P", "1"):
+        return Mask(np.asarray(image).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 or 32 bits a pixel
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 255:
+            raise UserError(f"{source}: the mask holds the value {values.max()}; class indices end at 255")
+        return Mask(values.astype(np.uint8))
+    raise UserError(
+        f"{source}: a colour mask ({image.mode}); expected class indices (grey or palette), or give the meaning of its "
+        "colours with --color_table"
+    )
+
+
+def open_image(data: bytes, source: str) -> Image.Image:
+    """Decodes an image file with PIL, whole.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # PIL raises many kinds for damaged files
+        raise UserError(f"{source}: cannot be read as an image ({error}); replace or remove it") from error
+    return image
+
+
+def check_indices(indices: np.ndarray, num_classes: int, source: str) -> None:
+    """Checks that a mask holds classes and the ignore label only.
+
+    Raises:
+        UserError: it holds another value.
+    """
+    counts = np.bincount(indices.ravel(), minlength=256)
+    wrong = [value for value in np.flatnonzero(counts) if num_classes <= value != IGNORE_LABEL]
+    if wrong:
+        raise UserError(
+            f"{source}: {counts[wrong[0]]} pixels of the mask have the value {wrong[0]}; expected classes 0 to "
+            f"{num_classes - 1}, or {IGNORE_LABEL} for no label"
+        )
+
+
+def _lookup(colors: np.ndarray, source: str, table: ColorTable) -> np.ndarray:
+    """uint8 [H, W, 3] of colours to uint8 [H, W] of indices."""
+    codes = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    known, places = np.unique(codes, return_inverse=True)
+    unknown = [code for code in known.tolist() if code not in table.colors]
+    if unknown:
+        raise UserError(
+            f"{source}: the colour {_rgb(unknown[0])} at {(codes == unknown[0]).sum()} pixels is not in the colour "
+            "table; add it, as a class or as 'ignore'"
+        )
+    return np.array([table.colors[code] for code in known.tolist()], np.uint8)[places.reshape(codes.shape)]
+
+
+def _rgb(code: int) -> tuple[int, int, int]:
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def _is_8_bit_png(data: bytes) -> bool:
+    """Whether the PNG's bit depth (byte 24 of the file) is 8: fewer bits are stretched to 8 by decoders."""
+    return data[24] == 8
+
+
+def _lines(path: str | os.PathLike) -> Iterable[tuple[int, str]]:
+    try:
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected a text file") from error
+    return [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]

@@ -1,0 +1,156 @@
+"""The input pipelines: prepared TFRecords in, tensors for training and evaluation out.
+
+Everything random is a function of the seed and of the position in the stream of training examples (step * batch_size +
+place in the batch): the order of each epoch, and the scale, place and mirroring of each crop. So a run repeats exactly,
+a run that resumes at a step sees what it would have seen, and many hosts see together what one would have seen.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.data import augmentation, catalogue
+from deeplab_tf.data.records import Records, record_files
+from deeplab_tf.errors import UserError
+
+MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
+
+_ENCODED, _FILENAME, _MASK = "image/encoded", "image/filename", "image/segmentation/class/encoded"
+_FEATURES = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in (_ENCODED, _FILENAME, _MASK)}
+
+
+def training_pipeline(
+    directory: str | os.PathLike,
+    split: str,
+    *,
+    batch_size: int,
+    crop_size: int = 321,
+    scales: tuple[float, ...] = (0.5, 1.5),
+    mirror: bool = True,
+    seed: int = 0,
+    start_step: int = 0,
+    mean_color: tuple[float, float, float] = MEAN_COLOR,
+    ignore_label: int = 255,
+    num_shards: int = 1,
+    shard_index: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches of randomly scaled, cropped and mirrored examples.
+
+    Args:
+        directory: a prepared data set (`prepared_directory`), or any directory of TFRecords with these features.
+        split: a split of it, or several joined by "+": "train", "train+val".
+        batch_size: examples of one step, over all hosts.
+        crop_size: side of the crops, pixels.
+        scales: two numbers: the random scale is uniform between them; any other number of them: it is one of these.
+        mirror: whether half of the crops are mirrored.
+        seed: of everything random.
+        start_step: the stream starts at this step, as if it had run up to it. Costs nothing.
+        mean_color: RGB, rounded to whole numbers: fills crops that stand out of the image.
+        ignore_label: fills their labels.
+        num_shards: number of hosts that share each batch; must divide `batch_size`.
+        shard_index: which of them this is. Host h gets places [h*b, (h+1)*b) of each batch, b = batch_size/num_shards.
+
+    Returns:
+        an infinite dataset of {"image": uint8 [b, crop_size, crop_size, 3] RGB, "label": uint8 [b, crop_size,
+        crop_size]}. Scaled colours are rounded to whole numbers.
+
+    Raises:
+        UserError: the directory or the split is missing or damaged, or an argument is out of range.
+    """
+    if batch_size % num_shards or not 0 <= shard_index < num_shards:
+        raise UserError(
+            f"batch_size {batch_size} must be a multiple of the number of hosts, {num_shards}, and the host's number "
+            f"{shard_index} below it"
+        )
+    if not scales or min(scales) <= 0:
+        raise UserError(f"scales must be positive numbers, got {scales}")
+    records = _open(directory, split)
+    read_shuffled, share = _shuffled(records, seed), batch_size // num_shards
+
+    def example_at(number):
+        position = (start_step + number // share) * batch_size + shard_index * share + number % share
+        read = _parsed(read_shuffled, position)
+        example = {"encoded": read["encoded"], "label": tf.io.decode_png(read["mask"], channels=1)[..., 0]}
+        draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(seed, tf.int64), position]))
+        example = augmentation.random_window(example, draws, crop_size, tuple(scales), mirror)
+        example = augmentation.crop_and_scale(example)
+        example = augmentation.pad(example, crop_size, mean_color, ignore_label)
+        return augmentation.mirror(example)
+
+    dataset = tf.data.Dataset.counter(0, 1)
+    dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
+
+
+def evaluation_pipeline(directory: str | os.PathLike, split: str, limit: int | None = None) -> tf.data.Dataset:
+    """One pass over a split, at the images' own sizes, in the order of the records.
+
+    Args:
+        directory: a prepared data set (`prepared_directory`), or any directory of TFRecords with these features.
+        split: a split of it, or several joined by "+".
+        limit: stop after this many examples.
+
+    Returns:
+        a dataset of {"image": uint8 [H, W, 3] RGB, "label": uint8 [H, W], "filename": string}. A split without masks
+        has labels of 255 everywhere.
+
+    Raises:
+        UserError: the directory or the split is missing or damaged.
+    """
+    records = _open(directory, split)
+    count = len(records) if limit is None else min(limit, len(records))
+
+    def example_at(number):
+        read = _parsed(records.read, number)
+        image = augmentation.decode_image(read["encoded"])
+        label = tf.cond(
+            read["mask"] == "",
+            lambda: tf.fill(tf.shape(image)[:2], tf.constant(255, tf.uint8)),
+            lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
+        )
+        return {"image": image, "label": label, "filename": read["filename"]}
+
+    dataset = tf.data.Dataset.range(count)
+    dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.with_options(_options()).prefetch(2)
+
+
+def _open(directory: str | os.PathLike, split: str) -> Records:
+    """The records of a split, of several joined by "+", or of a split that stands for several."""
+    files = record_files(directory)
+    metadata_file = os.path.join(directory, "metadata.json")
+    unions = catalogue.read_metadata(directory)["unions"] if os.path.exists(metadata_file) else {}
+    parts = [part for name in split.split("+") for part in unions.get(name, [name])]
+    missing = [part for part in parts if part not in files]
+    if missing:
+        raise UserError(f"{directory}: no split {missing[0]!r}; it has {', '.join([*files, *unions])}")
+    return Records([path for part in dict.fromkeys(parts) for path in files[part]])
+
+
+def _parsed(read: Callable[[int], bytes], number: tf.Tensor) -> dict:
+    """The bytes of an example: "encoded" (the image), "mask", "filename"."""
+    serialized = tf.ensure_shape(tf.numpy_function(lambda n: read(int(n)), [number], tf.string), [])
+    parsed = tf.io.parse_single_example(serialized, _FEATURES)
+    return {"encoded": parsed[_ENCODED], "mask": parsed[_MASK], "filename": parsed[_FILENAME]}
+
+
+def _shuffled(records: Records, seed: int) -> Callable[[int], bytes]:
+    """Reads the record at a position of the endless stream in which every epoch is a new permutation of all records."""
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        # RandomState and not Generator: its numbers never change with the version of NumPy.
+        return np.random.RandomState([seed % 2**32, epoch]).permutation(len(records))
+
+    return lambda position: records.read(order(position // len(records))[position % len(records)])
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    # Hosts already read their own examples; and the stream is the same whatever the number of threads.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.deterministic = True
+    return options

@@ -1,0 +1,132 @@
+"""Preparing a data set: from raw files to TFRecords."""
+
+import importlib
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import types
+from typing import Any
+
+from deeplab_tf.data import catalogue
+from deeplab_tf.errors import UserError
+from deeplab_tf.files import write_text
+
+_BUILDERS = pathlib.Path(__file__).resolve().parents[2] / "datasets"
+
+
+def available() -> list[str]:
+    """Names of the data sets that have a builder."""
+    return sorted(path.parent.name for path in _BUILDERS.glob("*/*_dataset_builder.py"))
+
+
+def prepare(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    raw_dir: str | os.PathLike | None = None,
+    *,
+    on_error: str = "stop",
+    overwrite: bool = False,
+    **options: Any,
+) -> str:
+    """Prepares a data set, if it is not prepared yet.
+
+    Args:
+        name: of the data set: a folder of `datasets/`, with a configuration where it has them ("cityscapes/coarse").
+            Data of your own: "image_folder/<a name you choose>".
+        data_dir: where prepared data sets lie; None is `~/tensorflow_datasets`.
+        raw_dir: folder of the raw files.
+        on_error: what to do about a bad raw file: "stop" leaves nothing behind, "skip" leaves the example out and lists
+            it in `skipped.txt` beside the records.
+        overwrite: prepare it again if it is prepared already.
+        **options: of the data set, those of the builder's `OPTIONS`; None counts as not given.
+
+    Returns:
+        the version directory, for `training_pipeline` and `evaluation_pipeline`.
+
+    Raises:
+        UserError: unknown name or option, missing or bad raw files; or it is prepared already, from other raw files or
+            with other options.
+    """
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"--on_error must be 'stop' or 'skip', got {on_error!r}")
+    options = {key: value for key, value in options.items() if value is not None}
+    raw_dir = None if raw_dir is None else os.path.abspath(os.path.expanduser(raw_dir))
+    directory = catalogue.find_prepared(name, data_dir)
+    if directory is not None and not overwrite:
+        _check_same(name, directory, raw_dir, options)
+        return directory
+    builder_class = _builder_class(name.split("/")[0])
+    unknown = sorted(set(options) - set(builder_class.OPTIONS))
+    if unknown:
+        raise UserError(f"--{unknown[0]} does not apply to dataset {name!r}")
+    return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options)
+
+
+def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None, on_error: str, options: dict) -> str:
+    """Builds in a folder of its own and moves the result into place when it is whole."""
+    import tensorflow_datasets as tfds
+
+    config = name.partition("/")[2]
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        workshop = pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=data_dir))
+    except OSError as error:
+        raise UserError(f"--data_dir={data_dir}: cannot be written ({error.strerror})") from error
+    try:
+        builder = builder_class(
+            data_dir=str(workshop),
+            config=builder_class.config_named(config),
+            raw_dir=raw_dir,
+            on_error=on_error,
+            options=options,
+        )
+        tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
+        builder.download_and_prepare(download_dir=str(workshop / "downloads"))
+        built = pathlib.Path(builder.data_path)
+        if builder.skipped:
+            write_text(built / "skipped.txt", "\n".join(builder.skipped) + "\n")
+        directory = data_dir / built.relative_to(workshop)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if directory.exists():
+            directory.rename(workshop / "replaced")
+        built.rename(directory)
+    finally:
+        tfds.enable_progress_bar()
+        shutil.rmtree(workshop, ignore_errors=True)
+    return str(directory)
+
+
+def _check_same(name: str, directory: str, raw_dir: str | None, options: dict) -> None:
+    """Refuses to pass off a data set as another that would be prepared under the same name."""
+    metadata = catalogue.read_metadata(directory)
+    if raw_dir is not None and raw_dir != metadata["raw_dir"]:
+        raise UserError(
+            f"dataset {name!r} is prepared already in {directory}, from {metadata['raw_dir']} instead of {raw_dir}; "
+            "prepare it again with --overwrite, or use another --data_dir"
+        )
+    different = [key for key, value in options.items() if metadata["options"].get(key) != value]
+    if different:
+        raise UserError(
+            f"dataset {name!r} is prepared already in {directory}, with another --{different[0]}; prepare it again "
+            "with --overwrite"
+        )
+
+
+def _builder_class(name: str):
+    """The builder of a data set, from the repository's `datasets/`.
+
+    That folder is no installed package (the name belongs to another library), so it is imported as a package of another
+    name.
+    """
+    if name not in available():
+        if not _BUILDERS.is_dir():
+            raise UserError(
+                f"dataset {name!r} cannot be prepared: the builders come with the repository, in datasets/, and "
+                f"{_BUILDERS} does not exist; install from a clone with pip install -e ."
+            )
+        raise UserError(f"no dataset {name!r}; there are {', '.join(available())}")
+    package = sys.modules.setdefault("deeplab_tf_datasets", types.ModuleType("deeplab_tf_datasets"))
+    package.__path__ = [str(_BUILDERS)]
+    return importlib.import_module(f"deeplab_tf_datasets.{name}.{name}_dataset_builder").Builder

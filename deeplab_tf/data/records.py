@@ -1,0 +1,97 @@
+"""Random access to TFRecord files.
+
+A TFRecord file is a sequence of [length uint64][checksum uint32][data][checksum uint32], without an index. One pass
+over the lengths (it skips the data) gives one; from then on any example can be read on its own. So the order of
+training is drawn over the whole set instead of a window of it, a run resumes at any step at once, and each host of
+many reads its own examples alone. Nothing is held in memory: the operating system keeps what it has read as long as
+there is room.
+"""
+
+import os
+import pathlib
+import re
+import struct
+from concurrent import futures
+
+import numpy as np
+
+from deeplab_tf.errors import UserError
+
+_HEADER, _FOOTER = 12, 4
+# TFDS: shapes-train.tfrecord-00000-of-00001. The classic DeepLab scripts: train-00000-of-00010.tfrecord.
+_NAMES = (
+    re.compile(r"(?:.+-)?(?P<split>[^-]+)\.tfrecords?-(?P<shard>\d+)-of-(?P<shards>\d+)"),
+    re.compile(r"(?:.+-)?(?P<split>[^-]+)-(?P<shard>\d+)-of-(?P<shards>\d+)\.tfrecords?"),
+)
+
+
+def record_files(directory: str | os.PathLike) -> dict[str, list[str]]:
+    """The TFRecord files of each split in a directory, in the order of their shards.
+
+    Raises:
+        UserError: the directory holds no record files, or shards are missing.
+    """
+    directory = pathlib.Path(directory)
+    found: dict[str, dict[int, str]] = {}
+    expected: dict[str, int] = {}
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        match = next(filter(None, (name.fullmatch(path.name) for name in _NAMES)), None)
+        if match:
+            found.setdefault(match["split"], {})[int(match["shard"])] = str(path)
+            expected[match["split"]] = int(match["shards"])
+    if not found:
+        raise UserError(f"{directory}: no TFRecord files; expected a directory that datasets/prepare.py wrote")
+    for split, shards in found.items():
+        missing = sorted(set(range(expected[split])) - set(shards))
+        if missing:
+            raise UserError(
+                f"{directory}: split {split!r} should have {expected[split]} record files, number {missing[0]} is "
+                "missing; prepare the data set again"
+            )
+    return {split: [shards[shard] for shard in sorted(shards)] for split, shards in found.items()}
+
+
+class Records:
+    """The serialised examples in some TFRecord files, by number."""
+
+    def __init__(self, paths: list[str]):
+        """Indexes the files.
+
+        Args:
+            paths: TFRecord files, uncompressed.
+
+        Raises:
+            UserError: a file is not a TFRecord file, or is cut short.
+        """
+        self._paths = paths
+        with futures.ThreadPoolExecutor(8) as pool:
+            spans = list(pool.map(_spans, paths))
+        self._files = np.repeat(np.arange(len(paths)), [len(span) for span in spans])
+        self._spans = np.concatenate(spans)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def read(self, number: int) -> bytes:
+        """The serialised example `number`."""
+        offset, length = self._spans[number]
+        with open(self._paths[self._files[number]], "rb", buffering=0) as file:
+            return os.pread(file.fileno(), length, offset)
+
+
+def _spans(path: str) -> np.ndarray:
+    """Offset and length of the data of each record: int64 [records, 2]."""
+    spans, offset = [], 0
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        while offset < size:
+            header = os.pread(file.fileno(), _HEADER, offset)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else size
+            if offset + _HEADER + length + _FOOTER > size:
+                raise UserError(
+                    f"{path}: not a whole, uncompressed TFRecord file (record {len(spans)} ends beyond the file); "
+                    "prepare the data set again"
+                )
+            spans.append((offset + _HEADER, length))
+            offset += _HEADER + length + _FOOTER
+    return np.array(spans, np.int64).reshape(-1, 2)

@@ -1,0 +1,207 @@
+"""The input pipelines: what they yield, that they repeat, resume and shard exactly."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf import data
+from deeplab_tf.data import augmentation
+from deeplab_tf.errors import UserError
+
+
+def png(array):
+    return tf.io.encode_png(array if array.ndim == 3 else array[..., None]).numpy()
+
+
+def write_records(path, pairs):
+    """Writes (image bytes, mask array, filename) as the classic DeepLab scripts do."""
+    bytes_feature = lambda value: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))  # noqa: E731
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image, mask, filename in pairs:
+            features = {
+                "image/encoded": bytes_feature(image),
+                "image/filename": bytes_feature(filename.encode()),
+                "image/format": bytes_feature(b"png"),
+                "image/height": tf.train.Feature(int64_list=tf.train.Int64List(value=[mask.shape[0]])),
+                "image/width": tf.train.Feature(int64_list=tf.train.Int64List(value=[mask.shape[1]])),
+                "image/channels": tf.train.Feature(int64_list=tf.train.Int64List(value=[3])),
+                "image/segmentation/class/encoded": bytes_feature(png(mask)),
+                "image/segmentation/class/format": bytes_feature(b"png"),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """Ten examples in two shards whose images and masks are filled with their number."""
+    directory = tmp_path_factory.mktemp("numbered")
+    pairs = [
+        (png(np.full((12 + n, 20, 3), n, np.uint8)), np.full((12 + n, 20), n, np.uint8), f"{n}.png") for n in range(10)
+    ]
+    write_records(directory / "train-00000-of-00002.tfrecord", pairs[:6])
+    write_records(directory / "train-00001-of-00002.tfrecord", pairs[6:])
+    return directory
+
+
+def stream(directory, steps, **options):
+    options = {"batch_size": 4, "crop_size": 17, **options}
+    return list(data.training_pipeline(directory, "train", **options).take(steps).as_numpy_iterator())
+
+
+def assert_same(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+        np.testing.assert_array_equal(one["label"], other["label"])
+
+
+def test_batches_have_the_promised_shape_and_type(numbered):
+    (batch,) = stream(numbered, 1)
+    assert batch["image"].shape == (4, 17, 17, 3) and batch["image"].dtype == np.uint8
+    assert batch["label"].shape == (4, 17, 17) and batch["label"].dtype == np.uint8
+
+
+def test_every_epoch_is_a_new_permutation_of_all_examples(numbered):
+    batches = stream(numbered, 10, scales=(1.0,))
+    numbers = np.array([batch["label"].min(axis=(1, 2)) for batch in batches]).reshape(4, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in numbers.tolist())
+    assert len({tuple(epoch) for epoch in numbers.tolist()}) == 4
+
+
+def test_the_same_seed_repeats_and_another_does_not(shapes_dir):
+    first = stream(shapes_dir, 3, crop_size=65)
+    assert_same(first, stream(shapes_dir, 3, crop_size=65))
+    other = stream(shapes_dir, 3, crop_size=65, seed=1)
+    assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(first, other, strict=True))
+
+
+def test_a_resumed_stream_is_the_tail_of_the_whole_one(shapes_dir):
+    whole = stream(shapes_dir, 7, crop_size=65)
+    assert_same(whole[4:], stream(shapes_dir, 3, crop_size=65, start_step=4))
+
+
+def test_hosts_share_the_batches_that_one_host_would_see(shapes_dir):
+    whole = stream(shapes_dir, 3, crop_size=65)
+    hosts = [stream(shapes_dir, 3, crop_size=65, num_shards=2, shard_index=host) for host in range(2)]
+    joined = [{key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*hosts, strict=True)]
+    assert_same(whole, joined)
+
+
+def test_crops_stay_aligned_with_their_labels(tmp_path):
+    """Red and green are ramps over columns and rows, and the label the cell of 16 x 16 pixels that they point to."""
+    y, x = np.mgrid[:112, :128]
+    image, mask = np.stack([2 * x, 2 * y, 0 * x], -1).astype(np.uint8), (y // 16 * 8 + x // 16).astype(np.uint8)
+    write_records(tmp_path / "train-00000-of-00001.tfrecord", [(png(image), mask, "a.png")])
+    for batch in stream(tmp_path, 8, crop_size=129):
+        inside = batch["label"] != 255
+        assert inside.mean() > 0.2
+        cell_y, cell_x = np.divmod(batch["label"][inside].astype(int), 8)
+        red, green, _ = batch["image"][inside].astype(int).T
+        for ramp, cell in ((red, cell_x), (green, cell_y)):
+            assert (ramp - 32 * cell).min() >= -2 and (ramp - 32 * cell).max() <= 32  # within a source pixel
+        np.testing.assert_array_equal(batch["image"][~inside], np.broadcast_to([123, 117, 104], ((~inside).sum(), 3)))
+
+
+def test_scales_mirrors_and_places_are_spread(shapes_dir):
+    """The drawn windows: sides from c/1.5 to c/0.5, half mirrored, offsets over all that fits."""
+    label = tf.zeros([400, 500], tf.uint8)
+    draws = tf.random.stateless_uniform([2000, 4], [1, 2])
+    windows = tf.map_fn(
+        lambda draw: augmentation.random_window({"label": label}, draw, 321, (0.5, 1.5), True),
+        draws,
+        fn_output_signature={
+            "label": tf.uint8, "offset": tf.int32, "size": tf.int32, "target": tf.int32, "mirror": tf.bool
+        },
+    )  # fmt: skip
+    scale = (windows["target"] / windows["size"]).numpy()[:, 0]
+    assert scale.min() == pytest.approx(0.5, abs=0.01) and scale.max() == pytest.approx(1.5, abs=0.01)
+    assert np.histogram(scale, 5)[0].min() > 300
+    assert np.mean(windows["mirror"]) == pytest.approx(0.5, abs=0.05)
+    last = (windows["offset"] + windows["size"]).numpy()
+    assert (windows["offset"].numpy() >= 0).all() and (last <= [400, 500]).all()
+    assert (last == [400, 500]).any(0).all() and (windows["offset"].numpy() == 0).any(0).all()
+
+
+def test_one_of_the_given_scales_is_drawn():
+    label = tf.zeros([2000, 2000], tf.uint8)
+    scales = (0.5, 0.75, 1.0, 1.25, 1.5)
+    sides = set()
+    for draw in np.linspace(0, 0.999, 50, dtype=np.float32):
+        example = augmentation.random_window({"label": label}, tf.constant([draw, 0, 0, 0]), 321, scales, False)
+        sides.add(int(example["size"][0]))
+        assert not example["mirror"]
+    assert sides == {round(321 / scale) for scale in scales}
+
+
+def test_a_crop_is_the_scaled_image_cropped():
+    """Away from the window's border the result equals scaling the whole image first."""
+    image = tf.cast(tf.random.stateless_uniform([90, 120, 3], [3, 4], 0, 256, tf.int32), tf.uint8)
+    example = {
+        "encoded": tf.io.encode_png(image), "label": image[..., 0], "offset": tf.constant([10, 20]),
+        "size": tf.constant([40, 40]), "target": tf.constant([60, 60]), "mirror": False,
+    }  # fmt: skip
+    crop = augmentation.crop_and_scale(example)
+    whole = tf.image.resize(image, [135, 180], "bilinear").numpy()[15:75, 30:90]
+    assert np.abs(crop["image"].numpy().astype(float) - whole)[1:-1, 1:-1].max() < 0.501
+    np.testing.assert_array_equal(
+        crop["label"], tf.image.resize(image[..., :1], [135, 180], "nearest")[15:75, 30:90, 0]
+    )
+
+
+def test_decoding_a_window_of_a_jpeg_equals_cutting_it_out(camvid_dir):
+    image = tf.io.decode_png(tf.io.read_file(str(next((camvid_dir / "val").iterdir()))))
+    encoded = tf.io.encode_jpeg(image)
+    example = {
+        "encoded": encoded, "label": image[..., 0], "offset": tf.constant([37, 51]),
+        "size": tf.constant([201, 203]), "target": tf.constant([201, 203]), "mirror": False,
+    }  # fmt: skip
+    crop = augmentation.crop_and_scale(example)["image"]
+    np.testing.assert_array_equal(crop, tf.io.decode_jpeg(encoded)[37 : 37 + 201, 51 : 51 + 203])
+
+
+def test_evaluation_yields_every_example_once_as_it_is(numbered):
+    examples = list(data.evaluation_pipeline(numbered, "train").as_numpy_iterator())
+    assert [example["filename"] for example in examples] == [f"{n}.png".encode() for n in range(10)]
+    for n, example in enumerate(examples):
+        np.testing.assert_array_equal(example["image"], np.full((12 + n, 20, 3), n, np.uint8))
+        np.testing.assert_array_equal(example["label"], np.full((12 + n, 20), n, np.uint8))
+    assert len(list(data.evaluation_pipeline(numbered, "train", limit=3))) == 3
+
+
+def test_several_splits_read_as_one(shapes_dir):
+    count = sum(1 for _ in data.evaluation_pipeline(shapes_dir, "train+val"))
+    assert count == 500
+
+
+def test_tensorflow_datasets_reads_the_same_examples(shapes_dir):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(shapes_dir)
+    assert builder.info.splits["val"].num_examples == 100
+    first = next(iter(builder.as_dataset("val")))["image"]
+    ours = next(iter(data.evaluation_pipeline(shapes_dir, "val")))
+    assert first["filename"] == ours["filename"]
+    np.testing.assert_array_equal(tf.io.decode_png(first["segmentation"]["class"]["encoded"])[..., 0], ours["label"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: data.training_pipeline(d, "test", batch_size=1), "no split 'test'; it has train"),
+        (lambda d: data.training_pipeline(d / "none", "train", batch_size=1), "no TFRecord files"),
+        (lambda d: data.training_pipeline(d, "train", batch_size=3, num_shards=2), "batch_size 3 must be a multiple"),
+        (lambda d: data.training_pipeline(d, "train", batch_size=1, scales=()), "scales must be positive"),
+    ],
+)
+def test_mistakes_are_named(numbered, call, message):
+    with pytest.raises(UserError, match=message):
+        call(numbered)
+
+
+def test_a_cut_short_or_missing_file_is_named(numbered, tmp_path):
+    whole = (numbered / "train-00000-of-00002.tfrecord").read_bytes()
+    (tmp_path / "train-00000-of-00002.tfrecord").write_bytes(whole[:-7])
+    with pytest.raises(UserError, match="number 1 is missing"):
+        data.evaluation_pipeline(tmp_path, "train")
+    (tmp_path / "train-00001-of-00002.tfrecord").write_bytes(whole)
+    with pytest.raises(UserError, match="train-00000-of-00002.tfrecord: not a whole"):
+        data.evaluation_pipeline(tmp_path, "train")
