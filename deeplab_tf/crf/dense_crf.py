@@ -1,0 +1,189 @@
+"""The fully connected CRF of the paper (Sec. 3.3), for any network's probabilities."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from deeplab_tf.crf.check import check_image, check_probabilities
+from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.errors import UserError
+from deeplab_tf.files import write_json
+
+_BACKENDS = ("numba", "tensorflow", "pydensecrf")
+_PARAMETERS = (
+    "bilateral_weight",
+    "bilateral_spatial_std",
+    "bilateral_color_std",
+    "spatial_weight",
+    "spatial_std",
+    "iterations",
+)
+
+
+class Iteration(NamedTuple):
+    """One mean-field iteration, as Fig. 5 of the paper shows it."""
+
+    scores: np.ndarray  # float32 [H, W, C], before the softmax: log P(x) plus the messages
+    beliefs: np.ndarray  # float32 [H, W, C], after the softmax
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseCRF:
+    """Sharpens a segmentation with a fully connected CRF (Sec. 3.3, Krähenbühl and Koltun 2011).
+
+    It approximately minimises, by mean field,
+
+        E(x) = sum_i -log P(x_i) + sum_(i<j) [x_i != x_j] (w1 k1(i, j) + w2 k2(i, j))
+        k1 = exp(-|p_i - p_j|^2 / 2 sigma_alpha^2 - |I_i - I_j|^2 / 2 sigma_beta^2),   k2 = exp(-|p_i - p_j|^2 / 2 sigma_gamma^2)
+
+    where p are positions and I RGB colours. As in pydensecrf, both kernels are normalised symmetrically (k(i, j) is
+    divided by the square root of sum_j k(i, j) times that of j), their Gaussians are filtered on a permutohedral lattice,
+    probabilities count as at least 1e-5, and a pixel's message to itself is not left out.
+
+    The object holds parameters only: it may be called from several threads at the same time.
+
+    Args:
+        bilateral_weight: w1, the weight of the kernel over positions and colours.
+        bilateral_spatial_std: sigma_alpha, in pixels.
+        bilateral_color_std: sigma_beta, in RGB units of 0..255.
+        spatial_weight: w2, the weight of the kernel over positions.
+        spatial_std: sigma_gamma, in pixels.
+        iterations: mean-field iterations, 10 in the paper.
+        backend: "numba" (compiled, all cores), "tensorflow" (TensorFlow operations, also on a GPU and in a SavedModel) or
+            "pydensecrf" (the reference, if installed).
+        class_threshold: classes whose probability stays below this everywhere send no messages ("numba" only): no
+            pixel will take such a label, and the time goes with the classes that are left. 0 filters every class.
+        threads: the cores to use at most ("numba" only); all by default.
+
+    Raises:
+        UserError: for parameters out of range.
+
+    Example:
+        >>> crf = DenseCRF(bilateral_weight=4, bilateral_spatial_std=67, bilateral_color_std=3)
+        >>> labels = crf(image, probabilities, return_labels=True)
+    """
+
+    bilateral_weight: float = 4.0
+    bilateral_spatial_std: float = 67.0
+    bilateral_color_std: float = 3.0
+    spatial_weight: float = 3.0
+    spatial_std: float = 3.0
+    iterations: int = 10
+    backend: str = "numba"
+    class_threshold: float = 0.01
+    threads: int | None = None
+
+    def __post_init__(self):
+        for name in ("bilateral_weight", "spatial_weight", "class_threshold"):
+            _check_number(name, getattr(self, name), "zero or more", lambda value: value >= 0)
+        for name in ("bilateral_spatial_std", "bilateral_color_std", "spatial_std"):
+            _check_number(name, getattr(self, name), "more than zero", lambda value: value > 0)
+        _check_number(
+            "iterations", self.iterations, "a whole number, zero or more", lambda value: value == int(value) >= 0
+        )
+        if self.threads is not None:
+            _check_number(
+                "threads", self.threads, "a whole number, one or more", lambda value: value == int(value) >= 1
+            )
+        if self.backend not in _BACKENDS:
+            raise UserError(f"dense CRF: backend is {self.backend!r}, expected one of {', '.join(_BACKENDS)}")
+
+    def __call__(self, image: np.ndarray, probabilities: np.ndarray, return_labels: bool = False) -> np.ndarray:
+        """Runs mean-field inference on one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            probabilities: float [H, W, C], the network's softmax output at the size of the image.
+            return_labels: return the most probable class of every pixel instead of the marginals.
+
+        Returns:
+            the marginals, float32 [H, W, C], which sum to one over the classes; or labels, uint8 [H, W] (int32 beyond 256
+            classes).
+
+        Raises:
+            UserError: if the image or the probabilities are not as above.
+        """
+        field = self._mean_field(image, probabilities)
+        for _ in range(int(self.iterations)):
+            field.update()
+        marginals = field.marginals()
+        if not return_labels:
+            return marginals
+        return marginals.argmax(axis=-1).astype(np.uint8 if marginals.shape[-1] <= 256 else np.int32)
+
+    def trace(self, image: np.ndarray, probabilities: np.ndarray) -> Iterator[Iteration]:
+        """Runs inference as a call does and yields the score and belief maps of every iteration (Fig. 5).
+
+        Args:
+            image: as in a call.
+            probabilities: as in a call.
+
+        Yields:
+            `Iteration(scores, beliefs)`, each float32 [H, W, C].
+        """
+        field = self._mean_field(image, probabilities)
+        for _ in range(int(self.iterations)):
+            field.update()
+            yield Iteration(field.scores(), field.marginals())
+
+    def _mean_field(self, image, probabilities):
+        image = check_image(image)
+        probabilities, peaks = check_probabilities(probabilities, image.shape)
+        if self.backend == "pydensecrf":
+            from deeplab_tf.crf import pydensecrf_engine
+
+            return pydensecrf_engine.MeanField(image, probabilities, self)
+        from deeplab_tf.crf import numba_engine
+
+        threads = self.threads or available_cores()
+        active = peaks >= min(self.class_threshold, peaks.max())
+        return numba_engine.MeanField(
+            numba_engine.bilateral_filter(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
+            self.bilateral_weight,
+            numba_engine.spatial_filter(image.shape[:2], self.spatial_std, threads),
+            self.spatial_weight,
+            probabilities,
+            active,
+            threads,
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the parameters of the model (not the backend) to `path` as JSON."""
+        write_json(path, {name: getattr(self, name) for name in _PARAMETERS})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, **settings) -> "DenseCRF":
+        """Reads what `save` wrote.
+
+        Args:
+            path: a crf.json.
+            **settings: further arguments of `DenseCRF`, such as `backend`.
+
+        Raises:
+            UserError: if the file is missing, is not JSON, or has other names in it.
+        """
+        try:
+            parameters = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); tools/search_crf.py writes it") from error
+        except ValueError as error:
+            raise UserError(f"{path}: is not JSON ({error})") from error
+        if not isinstance(parameters, dict) or not set(parameters) <= set(_PARAMETERS):
+            raise UserError(f"{path}: expected an object with {', '.join(_PARAMETERS)}")
+        return cls(**{**parameters, **settings})
+
+
+def _check_number(name, value, expected, holds):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float, np.number))
+        or not math.isfinite(value)
+        or not holds(value)
+    ):
+        raise UserError(f"dense CRF: {name} is {value!r}, expected {expected}")

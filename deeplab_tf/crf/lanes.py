@@ -1,0 +1,225 @@
+"""Eight classes in one register: the vector arithmetic that the kernels of the dense CRF are written in.
+
+A *row* holds the values of all classes of one pixel or lattice vertex, as `len(blocks)` registers of `LANES` floats
+(`blocks` is a tuple: its length is known at compile time, so a row lives in registers throughout a kernel). numba's own
+loops over the classes would need their number at compile time as well to be vectorised, and would keep the running sums
+in memory.
+
+Every function here is for use inside numba kernels only. Rows are read and written at `array[row, column:]`, where the
+array is C-contiguous float32 [rows, columns].
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = 8
+
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+_FAST = (
+    "reassoc",
+    "nsz",
+    "arcp",
+    "contract",
+    "afn",
+)  # all of LLVM's fast mathematics but its wish for no NaN and no inf
+
+
+class RowType(types.Type):
+    """The numba type of a row of `blocks` registers."""
+
+    def __init__(self, blocks: int):
+        self.blocks = blocks
+        super().__init__(name=f"Row({blocks}x{LANES})")
+
+
+@register_model(RowType)
+class _RowModel(models.PrimitiveModel):
+    def __init__(self, manager, row_type):
+        super().__init__(manager, row_type, ir.ArrayType(_VECTOR, row_type.blocks))
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [float(value)] * LANES)
+
+
+def _broadcast(builder, scalar):
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTEGERS, [0] * LANES))
+
+
+def _pack(builder, vectors):
+    row = ir.Constant(ir.ArrayType(_VECTOR, len(vectors)), ir.Undefined)
+    for block, vector in enumerate(vectors):
+        row = builder.insert_value(row, vector, block)
+    return row
+
+
+def _unpack(builder, row):
+    return [builder.extract_value(row, block) for block in range(row.type.count)]
+
+
+def _reduce(builder, operation, vector):
+    """The sum ("fadd") or maximum ("fmax") over the lanes of one register."""
+    start = [ir.Constant(_FLOAT, -0.0)] if operation == "fadd" else []
+    signature = ir.FunctionType(_FLOAT, [_FLOAT] * len(start) + [_VECTOR])
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.{operation}.v{LANES}f32")
+    return builder.call(function, [*start, vector], fastmath=_FAST)
+
+
+def _larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _pointers(context, builder, signature, args, blocks):
+    """Pointers to the registers of `array[row, column:]`."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    indices = [context.cast(builder, args[i], signature.args[i], types.intp) for i in (1, 2)]
+    first = cgutils.get_item_pointer(context, builder, signature.args[0], array, indices, wraparound=False)
+    first = builder.bitcast(first, _VECTOR.as_pointer())
+    return [builder.gep(first, [ir.Constant(ir.IntType(64), block)]) for block in range(blocks)]
+
+
+@intrinsic
+def fill(typingctx, value, blocks):
+    """A row with the float32 `value` in every lane."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [_broadcast(builder, args[0])] * len(blocks))
+
+    return RowType(len(blocks))(types.float32, blocks), codegen
+
+
+@intrinsic
+def load(typingctx, array, row, column, blocks):
+    """The row at `array[row, column:]`."""
+
+    def codegen(context, builder, signature, args):
+        pointers = _pointers(context, builder, signature, args, len(blocks))
+        return _pack(builder, [builder.load(pointer, align=4) for pointer in pointers])
+
+    return RowType(len(blocks))(array, row, column, blocks), codegen
+
+
+@intrinsic
+def store(typingctx, array, row, column, values):
+    """Writes the row `values` to `array[row, column:]`."""
+
+    def codegen(context, builder, signature, args):
+        pointers = _pointers(context, builder, signature, args, values.blocks)
+        for pointer, vector in zip(pointers, _unpack(builder, args[3]), strict=True):
+            builder.store(vector, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, row, column, values), codegen
+
+
+@intrinsic
+def multiply_add(typingctx, factor, values, total):
+    """`factor * values + total` for a float32 and two rows."""
+
+    def codegen(context, builder, signature, args):
+        factors = _broadcast(builder, args[0])
+        pairs = zip(_unpack(builder, args[1]), _unpack(builder, args[2]), strict=True)
+        return _pack(builder, [builder.fadd(builder.fmul(factors, a, flags=_FAST), b, flags=_FAST) for a, b in pairs])
+
+    return values(types.float32, values, total), codegen
+
+
+@intrinsic
+def add(typingctx, a, b):
+    """The sum of two rows."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fadd(x, y, flags=_FAST) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def multiply(typingctx, a, b):
+    """The product of two rows, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fmul(x, y, flags=_FAST) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def maximum(typingctx, a, b):
+    """The larger of two rows, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [_larger(builder, x, y) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def largest(typingctx, values):
+    """The largest value of a row, a float32."""
+
+    def codegen(context, builder, signature, args):
+        vectors = _unpack(builder, args[0])
+        largest_vector = vectors[0]
+        for vector in vectors[1:]:
+            largest_vector = _larger(builder, largest_vector, vector)
+        return _reduce(builder, "fmax", largest_vector)
+
+    return types.float32(values), codegen
+
+
+@intrinsic
+def total(typingctx, values):
+    """The sum of a row, a float32."""
+
+    def codegen(context, builder, signature, args):
+        vectors = _unpack(builder, args[0])
+        sum_vector = vectors[0]
+        for vector in vectors[1:]:
+            sum_vector = builder.fadd(sum_vector, vector, flags=_FAST)
+        return _reduce(builder, "fadd", sum_vector)
+
+    return types.float32(values), codegen
+
+
+def _exp(builder, x):
+    """e^x to two units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf); e^-87 below -87."""
+
+    def times(a, b):
+        return builder.fmul(a, b, flags=("contract",))
+
+    def plus(a, b):
+        return builder.fadd(a, b, flags=("contract",))
+
+    x = _larger(builder, x, _constant(-87.0))
+    rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.rint.v{LANES}f32")
+    n = builder.call(rint, [times(x, _constant(1.4426950408889634))])
+    # ln2 in two parts, the first exact in few bits, so that the remainder keeps its precision.
+    r = plus(x, times(n, _constant(-0.693359375)))
+    r = plus(r, times(n, _constant(2.12194440e-4)))
+    polynomial = _constant(1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        polynomial = plus(times(polynomial, r), _constant(coefficient))
+    polynomial = plus(plus(times(polynomial, times(r, r)), r), _constant(1.0))
+    exponent = builder.add(builder.fptosi(n, _INTEGERS), ir.Constant(_INTEGERS, [127] * LANES))
+    power = builder.bitcast(builder.shl(exponent, ir.Constant(_INTEGERS, [23] * LANES)), _VECTOR)
+    return times(polynomial, power)
+
+
+@intrinsic
+def exp(typingctx, values):
+    """e to the power of a row whose values are at most 88."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [_exp(builder, vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen

@@ -1,0 +1,64 @@
+"""Images, unaries and exact sums that the tests of the dense CRF share."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+
+def degraded(labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+    """Probabilities as a network of output stride 8 would give them: noisy scores of a coarse grid, interpolated.
+
+    `labels` outside 0..classes-1 have no preferred class. Returns float32 [H, W, classes].
+    """
+    coarse = labels[::8, ::8]
+    scores = np.random.default_rng(seed).normal(0, 1.5, (*coarse.shape, classes))
+    known = coarse < classes
+    scores[known, coarse[known]] += 5
+    height, width = labels.shape
+    for axis, size in enumerate((height, width)):
+        position = np.arange(size) / 8
+        low = np.minimum(position.astype(int), scores.shape[axis] - 1)
+        high = np.minimum(low + 1, scores.shape[axis] - 1)
+        fraction = np.expand_dims(position - low, tuple(i for i in range(3) if i != axis))
+        scores = np.take(scores, low, axis) * (1 - fraction) + np.take(scores, high, axis) * fraction
+    probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def photographs(camvid_dir):
+    """Three CamVid scenes: pairs of uint8 [360, 480, 3] and probabilities float32 [360, 480, 11]."""
+    pairs = []
+    for path in sorted((camvid_dir / "val").glob("*.png"))[::40]:
+        labels = np.asarray(PIL.Image.open(camvid_dir / "valannot" / path.name))
+        pairs.append((np.asarray(PIL.Image.open(path).convert("RGB")), degraded(labels, 11)))
+    return pairs
+
+
+@pytest.fixture
+def small():
+    """A made-up image with an edge, uint8 [20, 24, 3], and probabilities float32 [20, 24, 3]."""
+    generator = np.random.default_rng(3)
+    image = np.full((20, 24, 3), (60, 90, 120), np.float64)
+    image[:, 11:] = (150, 80, 40)
+    image = np.clip(image + generator.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+    scores = generator.normal(0, 1, (20, 24, 3))
+    scores[:, :9, 0] += 2
+    scores[:, 9:, 1] += 2
+    probabilities = np.exp(scores)
+    return image, (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def exact_kernel(features: np.ndarray) -> np.ndarray:
+    """The normalised Gaussian kernel between all pairs of features [N, d], float64 [N, N]."""
+    features = features.astype(np.float64)
+    squares = ((features[:, None] - features[None]) ** 2).sum(axis=-1)
+    kernel = np.exp(-squares / 2)
+    root = np.sqrt(kernel.sum(axis=1))
+    return kernel / root[:, None] / root[None]
+
+
+@pytest.fixture
+def exact():
+    """`exact_kernel`, as a fixture."""
+    return exact_kernel

@@ -1,0 +1,83 @@
+"""The lattice and the mean field against sums over all pairs of pixels in float64."""
+
+import numpy as np
+import pytest
+
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf.lattice import bilateral_features, spatial_features
+from deeplab_tf.crf.numba_engine import GaussianFilter
+
+BILATERAL_ORDER = (1, 0, 2, 3, 4)
+SPATIAL_ORDER = (1, 0)
+
+
+def relative_error(found, expected):
+    return np.abs(found - expected).mean() / np.abs(expected).mean()
+
+
+@pytest.mark.parametrize(("std", "bound"), [(1.5, 0.02), (3.0, 0.02), (8.0, 0.02)])
+def test_spatial_filter(exact, std, bound):
+    features = spatial_features((22, 31), std)
+    values = np.random.default_rng(0).random((len(features), 5), np.float32)
+    found = GaussianFilter(features, SPATIAL_ORDER, 1)(values)
+    error = relative_error(found, exact(features) @ values)
+    print(f"spatial filter, std {std}: mean error {error:.2%} of the mean value")
+    assert error < bound
+
+
+@pytest.mark.parametrize(
+    ("spatial_std", "color_std", "bound"), [(8.0, 20.0, 0.03), (30.0, 10.0, 0.03), (67.0, 3.0, 0.05)]
+)
+def test_bilateral_filter(exact, small, spatial_std, color_std, bound):
+    features = bilateral_features(small[0], spatial_std, color_std)
+    values = np.random.default_rng(0).random((len(features), 5), np.float32)
+    found = GaussianFilter(features, BILATERAL_ORDER, 1)(values)
+    error = relative_error(found, exact(features) @ values)
+    print(f"bilateral filter, std {spatial_std} pixels and {color_std} units: mean error {error:.2%} of the mean value")
+    assert error < bound
+
+
+def exact_mean_field(kernels_and_weights, probabilities, iterations):
+    unaries = np.log(np.maximum(probabilities.reshape(-1, probabilities.shape[-1]).astype(np.float64), 1e-5))
+
+    def softmax(scores):
+        beliefs = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return beliefs / beliefs.sum(axis=1, keepdims=True)
+
+    beliefs = softmax(unaries)
+    for _ in range(iterations):
+        beliefs = softmax(unaries + sum(weight * kernel @ beliefs for kernel, weight in kernels_and_weights))
+    return beliefs.reshape(probabilities.shape)
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+def test_marginals(exact, small, iterations):
+    image, probabilities = small
+    crf = DenseCRF(4, 20, 20, 3, 3, iterations)
+    expected = exact_mean_field(
+        [(exact(bilateral_features(image, 20, 20)), 4), (exact(spatial_features(image.shape[:2], 3)), 3)],
+        probabilities,
+        iterations,
+    )
+    found = crf(image, probabilities)
+    error = np.abs(found - expected).mean()
+    agreement = (found.argmax(-1) == expected.argmax(-1)).mean()
+    print(f"{iterations} iterations: mean error of the marginals {error:.2e}, same labels {agreement:.2%}")
+    assert error < 0.003
+    assert agreement > 0.99
+
+
+def test_constant_image_smooths_as_a_gaussian():
+    """On one colour the bilateral kernel is a Gaussian over positions: compared with its closed form, far from borders."""
+    size, std = 61, 4.0
+    image = np.full((size, size, 3), 77, np.uint8)
+    values = np.zeros((size * size, 1), np.float32)
+    values[size * size // 2] = 1
+    found = GaussianFilter(bilateral_features(image, std, 10.0), BILATERAL_ORDER, 1)(values).reshape(size, size)
+    offsets = np.arange(size) - size // 2
+    expected = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * std**2)) / (2 * np.pi * std**2)
+    print(f"impulse response: mean error {relative_error(found, expected):.2%}, sum {found.sum():.4f}")
+    assert found.sum() == pytest.approx(1, abs=0.05)
+    spread = np.sqrt((found * offsets[:, None] ** 2).sum() / found.sum())
+    assert spread == pytest.approx(std, rel=0.06)
+    assert relative_error(found, expected) < 0.25
