@@ -57,17 +57,28 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     OPTIONS: tuple[str, ...] = ()
     read: Callable[[Any], Example]
 
-    def __init__(self, *, raw_dir: str | None = None, on_error: str = "stop", options: dict | None = None, **kwargs):
+    def __init__(
+        self,
+        *,
+        raw_dir: str | None = None,
+        on_error: str = "stop",
+        options: dict | None = None,
+        provenance: dict | None = None,
+        **kwargs,
+    ):
         """Makes a builder.
 
         Args:
             raw_dir: folder of the raw files.
             on_error: "stop" at the first bad raw file, or "skip" it.
             options: of this data set.
+            provenance: what it is made from; goes into its metadata.
             **kwargs: tensorflow-datasets' own: data_dir, config, version.
         """
         self.raw_dir, self.on_error, self.options = raw_dir, on_error, options or {}
+        self._provenance = provenance or {}
         self.skipped: list[str] = []
+        self.counts: dict[str, np.ndarray] = {}
         super().__init__(**kwargs)
 
     @classmethod
@@ -92,6 +103,9 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """For each split its pairs, as `read` takes them."""
         raise NotImplementedError
 
+    def check_counts(self, counts: dict[str, np.ndarray]) -> None:
+        """Checks the finished data set by the number of pixels of each value, int64 [256], in each split."""
+
     def unions(self) -> dict[str, tuple[str, ...]]:
         """Splits that are not stored because they are others put together."""
         return {}
@@ -104,8 +118,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "palette": np.asarray(known.palette).tolist(),
             "ignore_label": known.ignore_label,
             "unions": {name: list(parts) for name, parts in self.unions().items()},
-            "raw_dir": None if self.raw_dir is None else os.path.abspath(self.raw_dir),
-            "options": self.options,
+            **self._provenance,
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -127,21 +140,26 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         progress = tqdm.tqdm(total=len(pairs), desc=f"{self.name} {split}", unit=" images")
         num_classes, read = self.catalogue_info().num_classes, type(self).read
         convert = lambda pair: checked(read(pair), num_classes)  # noqa: E731
+        counts = self.counts[split] = np.zeros(256, np.int64)
         with progress:
             for result in _in_order(convert, pairs, on_all_cores=os.cpu_count() or 1):
                 progress.update()
                 try:
-                    features = result()
+                    features, pixels = result()
                 except UserError as error:
                     if self.on_error != "skip":
                         raise
                     self.skipped.append(str(error))
                 else:
+                    counts += pixels
                     yield features["image"]["filename"], features
 
 
-def checked(example: Example, num_classes: int) -> dict:
-    """Checks an example and returns its features.
+def checked(example: Example, num_classes: int) -> tuple[dict, np.ndarray]:
+    """Checks an example.
+
+    Returns:
+        its features, and the number of pixels of each value of its mask, int64 [256].
 
     Raises:
         UserError: the image cannot be decoded, the mask has another size, or holds a value that is no class.
@@ -149,13 +167,13 @@ def checked(example: Example, num_classes: int) -> dict:
     image, image_format = _readable(example.image, example.source)
     height, width = _decoded_size(image, example.source)
     if example.mask is None:
-        mask = b""
+        mask, counts = b"", np.zeros(256, np.int64)
     else:
         if example.mask.indices.shape != (height, width):
             raise UserError(_size_differs(example, height, width))
-        check_indices(example.mask.indices, num_classes, example.mask_source)
+        counts = check_indices(example.mask.indices, num_classes, example.mask_source)
         mask = example.mask.encoded()
-    return {
+    features = {
         "image": {
             "encoded": image,
             "format": image_format,
@@ -165,6 +183,7 @@ def checked(example: Example, num_classes: int) -> dict:
             "segmentation": {"class": {"encoded": mask, "format": "png"}},
         }
     }
+    return features, counts
 
 
 def _features() -> tfds.features.FeaturesDict:

@@ -99,20 +99,26 @@ def read_names(path: str | os.PathLike) -> tuple[str, ...]:
     return names
 
 
-def read_mask(data: bytes, source: str, table: ColorTable | None = None) -> Mask:
+def read_mask(data: bytes, source: str, table: ColorTable | None = None, lookup: bytes | None = None) -> Mask:
     """Reads a mask file as class indices.
 
     Args:
         data: bytes of an image file: palette or grey, or, with a colour table, of any kind.
         source: the name of the file, for messages.
         table: the classes of its colours.
+        lookup: uint8 [256] as bytes, the class of each value of the mask, where they differ.
 
     Raises:
         UserError: it cannot be read, is in colours without a table, or holds a colour that the table lacks.
     """
+    mask = _read_indices(data, source, table)
+    return mask if lookup is None else Mask(np.frombuffer(lookup, np.uint8)[mask.indices])
+
+
+def _read_indices(data: bytes, source: str, table: ColorTable | None) -> Mask:
     image = open_image(data, source)
     if table is not None:
-        return Mask(_lookup(np.asarray(image.convert("RGB")), source, table))
+        return Mask(_from_colors(np.asarray(image.convert("RGB")), source, table))
     if image.mode == "L":
         keep = image.format == "PNG" and "transparency" not in image.info
         return Mask(np.asarray(image), data if keep and _is_8_bit_png(data) else None)
@@ -143,8 +149,11 @@ def open_image(data: bytes, source: str) -> Image.Image:
     return image
 
 
-def check_indices(indices: np.ndarray, num_classes: int, source: str) -> None:
+def check_indices(indices: np.ndarray, num_classes: int, source: str) -> np.ndarray:
     """Checks that a mask holds classes and the ignore label only.
+
+    Returns:
+        int64 [256], the number of pixels of each value.
 
     Raises:
         UserError: it holds another value.
@@ -156,9 +165,10 @@ def check_indices(indices: np.ndarray, num_classes: int, source: str) -> None:
             f"{source}: {counts[wrong[0]]} pixels of the mask have the value {wrong[0]}; expected classes 0 to "
             f"{num_classes - 1}, or {IGNORE_LABEL} for no label"
         )
+    return counts
 
 
-def _lookup(colors: np.ndarray, source: str, table: ColorTable) -> np.ndarray:
+def _from_colors(colors: np.ndarray, source: str, table: ColorTable) -> np.ndarray:
     """uint8 [H, W, 3] of colours to uint8 [H, W] of indices."""
     codes = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     known, places = np.unique(codes, return_inverse=True)

@@ -1,5 +1,6 @@
 """Preparing a data set: from raw files to TFRecords."""
 
+import hashlib
 import importlib
 import os
 import pathlib
@@ -8,6 +9,8 @@ import sys
 import tempfile
 import types
 from typing import Any
+
+from absl import logging
 
 from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
@@ -64,11 +67,25 @@ def prepare(
     return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options)
 
 
+def describe(directory: str | os.PathLike) -> str:
+    """A few lines about a prepared data set: where it is, what it holds, what was left out."""
+    info = catalogue.read_info(directory)
+    splits = ", ".join(f"{split} {size}" for split, size in info.splits.items())
+    lines = [f"{info.name} is prepared in {directory}", f"  splits    {splits}"]
+    lines.append(f"  classes   {info.num_classes}: {', '.join(info.class_names)}")
+    skipped = pathlib.Path(directory) / "skipped.txt"
+    if skipped.exists():
+        reasons = skipped.read_text(encoding="utf-8").splitlines()
+        lines.append(f"  left out  {len(reasons)}, listed in {skipped}")
+        lines.extend(f"            {reason}" for reason in reasons[:10])
+    return "\n".join(lines)
+
+
 def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None, on_error: str, options: dict) -> str:
     """Builds in a folder of its own and moves the result into place when it is whole."""
     import tensorflow_datasets as tfds
 
-    config = name.partition("/")[2]
+    config, verbosity = name.partition("/")[2], logging.get_verbosity()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         workshop = pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=data_dir))
@@ -81,9 +98,12 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
             raw_dir=raw_dir,
             on_error=on_error,
             options=options,
+            provenance=_provenance(raw_dir, options),
         )
+        logging.set_verbosity(logging.WARNING)
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
         builder.download_and_prepare(download_dir=str(workshop / "downloads"))
+        builder.check_counts(builder.counts)
         built = pathlib.Path(builder.data_path)
         if builder.skipped:
             write_text(built / "skipped.txt", "\n".join(builder.skipped) + "\n")
@@ -94,24 +114,35 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
         built.rename(directory)
     finally:
         tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)
         shutil.rmtree(workshop, ignore_errors=True)
     return str(directory)
 
 
 def _check_same(name: str, directory: str, raw_dir: str | None, options: dict) -> None:
     """Refuses to pass off a data set as another that would be prepared under the same name."""
-    metadata = catalogue.read_metadata(directory)
+    metadata, given = catalogue.read_metadata(directory), _provenance(raw_dir, options)
     if raw_dir is not None and raw_dir != metadata["raw_dir"]:
         raise UserError(
             f"dataset {name!r} is prepared already in {directory}, from {metadata['raw_dir']} instead of {raw_dir}; "
             "prepare it again with --overwrite, or use another --data_dir"
         )
-    different = [key for key, value in options.items() if metadata["options"].get(key) != value]
+    different = [key for key, value in given["options"].items() if metadata["options"].get(key) != value]
     if different:
         raise UserError(
             f"dataset {name!r} is prepared already in {directory}, with another --{different[0]}; prepare it again "
             "with --overwrite"
         )
+
+
+def _provenance(raw_dir: str | None, options: dict) -> dict:
+    """What a data set is made from; files that are options by their content."""
+
+    def fingerprint(value):
+        path = pathlib.Path(str(value)).expanduser()
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else value
+
+    return {"raw_dir": raw_dir, "options": {key: fingerprint(value) for key, value in options.items()}}
 
 
 def _builder_class(name: str):

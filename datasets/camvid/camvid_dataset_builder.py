@@ -1,0 +1,33 @@
+"""CamVid: street scenes from a driving car, in the eleven classes of SegNet."""
+
+import tensorflow_datasets as tfds
+
+from deeplab_tf.data.builder import SegmentationBuilder
+from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.raw import FilePair, lookup, pairs_in, read_pair, required_folder
+
+_UNLABELLED = 11
+
+
+class Builder(SegmentationBuilder, skip_registration=True):
+    """Street scenes, 360x480, eleven classes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    read = staticmethod(read_pair)
+
+    def catalogue_info(self) -> DatasetInfo:
+        """Name, classes and palette."""
+        return KNOWN["camvid"]
+
+    def pairs(self) -> dict[str, list[FilePair]]:
+        """Pairs of <split>/ and <split>annot/; a test split where there is one."""
+        raw = required_folder(self.raw_dir, "camvid", ("train", "trainannot", "val", "valannot"))
+        to_ignore = lookup([(_UNLABELLED, 255)])
+        return {
+            split: [
+                FilePair(image.name, image, mask, lookup=to_ignore)
+                for image, mask in pairs_in(raw / split, raw / f"{split}annot").values()
+            ]
+            for split in ("train", "val", "test")
+            if split != "test" or (raw / split).is_dir()
+        }

@@ -1,0 +1,41 @@
+"""The command line `python datasets/prepare.py`."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
+
+
+def run(folder, *flags):
+    return subprocess.run([sys.executable, PREPARE, *flags], capture_output=True, text=True, cwd=folder)
+
+
+def test_it_runs_from_anywhere_and_says_what_it_made(raw, grid):
+    for split in ("train", "val"):
+        raw.image(f"{split}/a.png")
+        raw.mask(f"{split}annot/a.png", grid([0, 11]))
+    result = run(raw.folder, "--dataset=camvid", "--raw_dir=.", "--data_dir=../data")
+    assert result.returncode == 0, result.stderr
+    assert "camvid is prepared in ../data/camvid/1.0.0" in result.stdout
+    assert "train 1, val 1" in result.stdout and "11: sky, building" in result.stdout
+    assert "camvid train: 100%" in result.stderr
+    assert {path.name for path in raw.data_dir.iterdir()} == {"camvid"}
+
+
+def test_a_mistake_is_one_line(raw, grid):
+    for split in ("train", "val"):
+        raw.image(f"{split}/a.png")
+        raw.mask(f"{split}annot/a.png", np.full((20, 30), 12))
+    result = run(raw.folder, "--dataset=camvid", "--raw_dir=.", f"--data_dir={raw.data_dir}")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "trainannot/a.png: 600 pixels of the mask have the value 12" in result.stderr.splitlines()[-1]
+    assert raw.left_behind() == []
+
+
+def test_help_tells_the_data_sets(tmp_path):
+    result = run(tmp_path, "--help")
+    assert "shapes" in result.stdout and "--dataset" in result.stdout and "raw files in, TFRecords out" in result.stdout
