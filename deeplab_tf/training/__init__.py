@@ -1,0 +1,18 @@
+"""The training recipe of the paper: loss, schedules, optimizer, and the loop (Orbit's).
+
+`train` lives in `deeplab_tf.training.run`, because it imports Orbit, which takes several seconds.
+"""
+
+from deeplab_tf.training.distribution import make_strategy
+from deeplab_tf.training.loss import labels_on_grid, summed_cross_entropy
+from deeplab_tf.training.optimizer import CaffeSGD, caffe_multipliers
+from deeplab_tf.training.schedules import learning_rate_schedule
+
+__all__ = [
+    "CaffeSGD",
+    "caffe_multipliers",
+    "labels_on_grid",
+    "learning_rate_schedule",
+    "make_strategy",
+    "summed_cross_entropy",
+]

@@ -1,0 +1,54 @@
+"""An evaluation that leaves something to look at: the figures as a file, a few examples as pictures."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.evaluation import pictures as drawing
+from deeplab_tf.evaluation.evaluate import Evaluation, evaluate
+from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.training.run_files import EVALUATION_FILE, OVERLAYS
+
+
+def evaluate_and_draw(
+    segmenter: Segmenter, examples: tf.data.Dataset, model_dir: str | pathlib.Path, *, pictures: int = 4
+) -> Evaluation:
+    """Evaluates; writes `evaluation.json` and the panels of the first examples to `overlays/` in `model_dir`.
+
+    Args:
+      segmenter: as for `evaluate`.
+      examples: as for `evaluate`, with "filename".
+      model_dir: folder of the run.
+      pictures: number of examples to draw.
+    """
+    model_dir = pathlib.Path(model_dir)
+
+    def save(index: int, example: Mapping, unrefined: Segmentation, refined: Segmentation | None) -> None:
+        if index < pictures:
+            stem = pathlib.Path(bytes(np.asarray(example["filename"]).item()).decode()).stem
+            panel = draw_example(segmenter, example, unrefined, refined)
+            drawing.save_picture(model_dir / OVERLAYS / f"{stem}.png", panel)
+
+    evaluation = evaluate(segmenter, examples, on_example=save)
+    evaluation.save(model_dir / EVALUATION_FILE)
+    return evaluation
+
+
+def draw_example(
+    segmenter: Segmenter, example: Mapping[str, Any], unrefined: Segmentation, refined: Segmentation | None = None
+) -> np.ndarray:
+    """A panel of one example: image, truth, what the network says and, where there is one, what the CRF says.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    image, truth = np.asarray(example["image"]), np.asarray(example["label"])
+    masks = {"truth": truth, "network": unrefined.labels}
+    if refined is not None:
+        masks["network + CRF"] = refined.labels
+    palette = segmenter.info.palette
+    columns = {"image": image} | {title: drawing.overlay(image, mask, palette) for title, mask in masks.items()}
+    return drawing.panel(columns, segmenter.info.class_names, palette, list(masks.values()))

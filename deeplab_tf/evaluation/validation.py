@@ -1,0 +1,39 @@
+"""Validation during training: the metric as scalars, a few images as pictures, both for TensorBoard."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.evaluation.drawing import draw_example
+from deeplab_tf.evaluation.evaluate import evaluate
+from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+
+
+def validation(
+    segmenter: Segmenter, examples: tf.data.Dataset, *, overlays: int = 4
+) -> Callable[[int], dict[str, float]]:
+    """A function that validates the weights as they are when it is called.
+
+    Args:
+      segmenter: of the model in training.
+      examples: as for `evaluate`.
+      overlays: so many of the first examples are drawn (input, truth, prediction) with `tf.summary.image`.
+
+    Returns:
+      (step) -> {"mean_iou", "pixel_accuracy", "iou/<class>", ...}, each in [0, 1].
+    """
+
+    def draw(index: int, example: dict, unrefined: Segmentation, refined: Segmentation | None, step: int) -> None:
+        if index < overlays:
+            picture = draw_example(segmenter, example, unrefined, refined)
+            tf.summary.image(f"validation/{index}", picture[np.newaxis], step=step)
+
+    def validate(step: int) -> dict[str, float]:
+        evaluation = evaluate(segmenter, examples, on_example=lambda *args: draw(*args, step=step))
+        per_class = zip(evaluation.class_names, evaluation.network.iou, strict=True)
+        return evaluation.network.summary() | {
+            f"iou/{name}": float(iou) for name, iou in per_class if not np.isnan(iou)
+        }
+
+    return validate

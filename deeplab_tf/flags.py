@@ -1,0 +1,207 @@
+"""The flags of every command, defined once, so that one flagfile serves them all.
+
+`train.py` writes the flags it ran with to `<model_dir>/config.flags`; the other commands read them from there before
+their own command line, so that what is typed wins.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from deeplab_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+CONFIG_FILE = "config.flags"
+
+# Names of the flags by topic, in the order of their definition; `run` shows a command's own topics in its --help.
+TOPICS: dict[str, list[str]] = {}
+
+
+def _define(topic: str, define: Callable, name: str, default, help_text: str, *args, **kwargs) -> None:
+    define(name, default, *args, help_text, **kwargs)
+    TOPICS.setdefault(topic, []).append(name)
+
+
+def _string(topic, name, default, help_text):
+    _define(topic, flags.DEFINE_string, name, default, help_text)
+
+
+def _integer(topic, name, default, help_text, lower_bound=None):
+    _define(topic, flags.DEFINE_integer, name, default, help_text, lower_bound=lower_bound)
+
+
+def _float(topic, name, default, help_text, lower_bound=None):
+    _define(topic, flags.DEFINE_float, name, default, help_text, lower_bound=lower_bound)
+
+
+def _bool(topic, name, default, help_text):
+    _define(topic, flags.DEFINE_bool, name, default, help_text)
+
+
+def _list(topic, name, default, help_text):
+    _define(topic, flags.DEFINE_list, name, default, help_text)
+
+
+def _enum(topic, name, default, choices, help_text):
+    _define(topic, flags.DEFINE_enum, name, default, help_text, choices)
+
+
+_string("run", "model_dir", None, "Folder of a run: checkpoints, config.flags, TensorBoard events, results.")
+
+_string("data", "dataset", "shapes", "Name of the data set: a folder under datasets/.")
+_string("data", "data_dir", "~/tensorflow_datasets", "Where prepared data sets (TFRecords) lie.")
+_string("data", "raw_dir", None, "Where the raw files of the data set lie, as downloaded or as you made them.")
+_string("data", "train_split", "train", "Split to train on.")
+_string("data", "val_split", "val", "Split to validate and evaluate on.")
+
+_string(
+    "prepare", "class_names", None, "image_folder: text file with one class name a line, in the order of the labels."
+)
+_string("prepare", "color_table", None, "image_folder: text file with a line 'R G B' per class, for colour masks.")
+_string("prepare", "train_list", None, "image_folder: text file with the stems of the training images, one a line.")
+_string("prepare", "val_list", None, "image_folder: text file with the stems of the validation images, one a line.")
+_float("prepare", "val_fraction", None, "image_folder: fraction of the images to validate on, without file lists.", 0.0)
+
+_enum("model", "backbone", "resnet101", ["vgg16", "resnet50", "resnet101", "resnet_tiny"], "The feature extractor.")
+_string("model", "head", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (ResNet); fc_7x7_r4 ... (VGG).")
+_integer("model", "output_stride", 8, "Input pixels per score of the network: 8, 16 or 32.", 1)
+_list("model", "scales", ["0.5", "0.75", "1.0"], "Multi-scale inputs, fused by maximum; 1.0 is single-scale.")
+_enum("model", "atrous", "dilation", ["dilation", "deinterlace"], "How atrous convolution is computed (Sec. 3.1).")
+_enum(
+    "model",
+    "batch_norm",
+    "auto",
+    ["auto", "frozen", "trainable", "sync"],
+    "Batch normalisation: frozen (for pretrained weights), trainable, or synchronised over the replicas; "
+    "auto: frozen, but trainable in resnet_tiny.",
+)
+_string("model", "initial_weights", None, "Weights to start from: imagenet, a file, or a folder of checkpoints.")
+_string("model", "freeze", "none", "Layers that are not trained: none, backbone, or a regular expression of names.")
+
+_integer("training", "crop_size", 321, "Height and width of a training crop, pixels; 8k+1 wastes nothing.", 9)
+_integer("training", "batch_size", 10, "Images per update, over all devices and micro-batches.", 1)
+_integer("training", "accumulation_steps", 1, "Micro-batches that one update is made of, to save memory.", 1)
+_integer("training", "max_steps", 20_000, "Updates of the whole training.", 1)
+_float("training", "learning_rate", 2.5e-4, "Learning rate at the start: 2.5e-4 for ResNet-101, 1e-3 for VGG-16.", 0.0)
+_enum("training", "schedule", "poly", ["poly", "step"], "poly: lr (1-step/max)^0.9; step: times 0.1 every step_size.")
+_integer("training", "step_size", 2_000, "Updates between the drops of the step schedule.", 1)
+_float("training", "momentum", 0.9, "Momentum of SGD.", 0.0)
+_float("training", "weight_decay", 5e-4, "Weight decay of the kernels, added to the gradient.", 0.0)
+_float(
+    "training", "classifier_multiplier", 10.0, "Learning rate of the classifier's kernel; its bias gets double.", 0.0
+)
+_list("training", "random_scale", ["0.5", "1.5"], "Random scaling: two numbers are a range; three or more, a choice.")
+_bool("training", "mirror", True, "Mirror training images at random.")
+_integer("training", "seed", 0, "Seed of everything random: initial weights, order, augmentation.", 0)
+_enum("training", "strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"], "How to use the devices.")
+_integer("training", "steps_per_loop", 10, "Updates between two looks of the host: progress, scalars.", 1)
+_integer("training", "eval_every", 1_000, "Updates between validations; 0: only at the end.", 0)
+_integer("training", "eval_limit", None, "Validate on this many images during training; default: all.", 1)
+_integer("training", "checkpoint_every", 500, "Updates between checkpoints.", 1)
+_integer("training", "max_checkpoints", 3, "Checkpoints to keep.", 1)
+_integer("training", "overlays", 4, "Validation images to draw in TensorBoard at every validation.", 0)
+
+_bool("evaluation", "crf", False, "Refine with the dense CRF as well (parameters: crf.json in the model_dir).")
+_integer("evaluation", "limit", None, "Evaluate only the first images of the split.", 1)
+_list("evaluation", "eval_scales", None, "Scales of the network's input for inference; default: as in training.")
+
+_string("prediction", "input", None, "An image, a folder of images, or a quoted glob.")
+_string("prediction", "output_dir", None, "Folder for masks and overlays; default: <model_dir>/predictions.")
+
+_string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
+
+# What describes one call of one command, not the run: left out of config.flags.
+_NOT_OF_THE_RUN = frozenset(
+    ["model_dir", "export_dir", *TOPICS["evaluation"], *TOPICS["prediction"]],
+)
+
+
+def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str] = ()) -> None:
+    """Runs a command line: parses the flags, calls `main()`, turns a user's mistake into one line and exit status 1.
+
+    Args:
+      main: the command; reads `FLAGS`.
+      topics: the topics of flags that the command uses; its --help shows these, --helpfull all.
+      required: names of flags without which the command cannot run.
+    """
+    for topic in topics:
+        for name in TOPICS[topic]:
+            FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+
+    def checked_main(arguments: Sequence[str]) -> None:
+        try:
+            if len(arguments) > 1:
+                raise UserError(f"{arguments[1]!r} is no flag; flags start with --, see --help")
+            for name in required:
+                if FLAGS[name].value in (None, ""):
+                    raise UserError(f"--{name} is missing: {FLAGS[name].help}")
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+    logging.set_verbosity(logging.WARNING)
+    app.run(checked_main, argv=_with_config_of_the_run(sys.argv), flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses the flags; a wrong one, also inside a flagfile, ends the command with one line."""
+    try:
+        return app.parse_flags_with_usage(list(arguments))
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _with_config_of_the_run(arguments: Sequence[str]) -> list[str]:
+    """Puts `--flagfile=<model_dir>/config.flags` before the flags of the command line where the run has one.
+
+    Training writes that file and does not read it: what it trains with is on its own command line.
+    """
+    arguments = list(arguments)
+    if pathlib.Path(arguments[0]).name == "train.py":
+        return arguments
+    for position, argument in enumerate(arguments[1:], start=1):
+        name, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "model_dir":
+            value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+            config = pathlib.Path(value).expanduser() / CONFIG_FILE
+            if value and config.is_file():
+                return [arguments[0], f"--flagfile={config}", *arguments[1:]]
+    return arguments
+
+
+def flags_of_the_run() -> str:
+    """The flags that describe the training run, one `--name=value` a line, as a flagfile."""
+    lines = []
+    for topic, names in TOPICS.items():
+        lines.append(f"# {topic}")
+        lines += [
+            FLAGS[name].serialize() for name in names if name not in _NOT_OF_THE_RUN and FLAGS[name].value is not None
+        ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def prepare_options() -> dict[str, object]:
+    """The flags of `deeplab_tf.data.prepare` by name; None where a flag is not given."""
+    return {name: FLAGS[name].value for name in TOPICS["prepare"]}
+
+
+def numbers(name: str) -> tuple[float, ...] | None:
+    """The value of a list flag as numbers; None where it is not given.
+
+    Raises:
+      UserError: an entry is no number.
+    """
+    values = FLAGS[name].value
+    if values is None:
+        return None
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError:
+        raise UserError(f"--{name}: found {','.join(values)!r}, expected numbers separated by commas") from None

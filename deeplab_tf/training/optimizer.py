@@ -1,0 +1,81 @@
+"""Caffe's SGD, which the paper trained with: coupled weight decay and a learning-rate multiplier per parameter."""
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+
+class CaffeSGD(keras.optimizers.SGD):
+    """SGD with momentum as Caffe's SGDSolver computes it.
+
+    For a parameter w with gradient g, multiplier m and velocity v (zero at first), one update is
+
+        v <- momentum * v + learning_rate * m * (g + weight_decay * w)
+        w <- w - v
+
+    Weight decay is part of the gradient, hence of the momentum, and the learning rate is inside the velocity. Where
+    the learning rate is constant this is `torch.optim.SGD`; where it falls, Caffe's velocity still remembers the
+    higher rate.
+
+    Args:
+      learning_rate: a number or a `LearningRateSchedule` of the number of updates.
+      momentum: in [0, 1].
+      coupled_weight_decay: added to the gradient of kernels, times the kernel; biases and the parameters of batch
+        normalisation have none.
+      multipliers: learning-rate multipliers by the path of the variable; 1 where a path is missing.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        momentum: float = 0.9,
+        coupled_weight_decay: float = 5e-4,
+        multipliers: Mapping[str, float] | None = None,
+        name: str = "caffe_sgd",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
+        self.coupled_weight_decay = coupled_weight_decay
+        self.multipliers = dict(multipliers or {})
+
+    def build(self, variables):
+        """Makes the velocities and looks up each variable's multiplier and decay."""
+        if self.built:
+            return
+        super().build(variables)
+        self._rates = [self.multipliers.get(variable.path, 1.0) for variable in variables]
+        self._decays = [self.coupled_weight_decay if variable.name == "kernel" else 0.0 for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One update of one variable."""
+        index = self._get_variable_index(variable)
+        if self._decays[index]:
+            gradient = ops.cast(gradient, variable.dtype) + self._decays[index] * variable
+        super().update_step(gradient, variable, learning_rate * self._rates[index])
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "coupled_weight_decay": self.coupled_weight_decay,
+            "multipliers": self.multipliers,
+        }
+
+
+def caffe_multipliers(model: keras.Model, classifier: float = 10.0) -> dict[str, float]:
+    """The paper's learning-rate multipliers, by the path of the variable (Sec. 4.1).
+
+    The classifier's kernel learns `classifier` times faster than the rest, its bias twice that; other biases, which
+    only VGG-16 has, learn twice as fast as their kernels.
+
+    Args:
+      model: a built DeepLab; its `classifier_layers` names the layers of the classifier.
+      classifier: multiplier of the classifier's kernel.
+    """
+    multipliers = {}
+    for variable in model.trainable_variables:
+        is_bias = variable.name == "bias"
+        is_classifier = variable.path.split("/")[-2] in model.classifier_layers
+        multipliers[variable.path] = (classifier if is_classifier else 1.0) * (2.0 if is_bias else 1.0)
+    return multipliers

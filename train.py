@@ -1,0 +1,118 @@
+"""Trains a DeepLab, evaluates it, draws what it sees; goes on where it was stopped.
+
+python train.py --flagfile=demo.flags                          a small one, in minutes, on procedural images
+python train.py --flagfile=voc.flags --model_dir=runs/voc      the paper's
+"""
+
+import pathlib
+
+from deeplab_tf import flags
+from deeplab_tf.flags import FLAGS
+
+
+def main() -> None:
+    """Prepares the data set where needed, trains, evaluates, draws overlays, exports where --export_dir says so."""
+    from deeplab_tf import data
+    from deeplab_tf.evaluation import Segmenter, evaluate_and_draw
+
+    model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
+    directory = data.prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.raw_dir, **flags.prepare_options())
+    result = train_model(model_dir, directory)
+
+    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf)
+    examples = data.evaluation_pipeline(directory, FLAGS.val_split)
+    evaluation = evaluate_and_draw(segmenter, examples, model_dir, pictures=FLAGS.overlays)
+    print(f"\n{evaluation.table()}\n")
+    print(f"trained    {result.steps} steps, {result.seconds / 60:.1f} minutes since this start")
+    print(f"evaluated  {evaluation.images} images of {FLAGS.dataset} {FLAGS.val_split}, {evaluation.seconds:.0f} s")
+    print(f"written    {result.checkpoint}, evaluation.json and overlays/ in {model_dir}")
+    if FLAGS.export_dir:
+        from deeplab_tf.serving import export_saved_model
+
+        print(f"exported   {export_saved_model(segmenter, FLAGS.export_dir)}, for TF Serving")
+    print(f"next       tensorboard --logdir={model_dir}")
+    print(f"           python predict.py --model_dir={model_dir} --input='photos/*.jpg' --output_dir=out")
+
+
+def train_model(model_dir: pathlib.Path, directory: str):
+    """Builds model, optimizer and pipelines from the flags and trains.
+
+    Args:
+      model_dir: folder of the run.
+      directory: of the prepared data set.
+
+    Returns:
+      a `TrainingResult`.
+    """
+    import keras
+
+    from deeplab_tf import DeepLab, data, files, training
+    from deeplab_tf.evaluation import Segmenter, validation
+    from deeplab_tf.training.run import train
+
+    info = data.info(FLAGS.dataset, FLAGS.data_dir)
+    files.write_text(model_dir / flags.CONFIG_FILE, flags.flags_of_the_run())
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    strategy = training.make_strategy(FLAGS.strategy)
+    with strategy.scope():
+        model = DeepLab(
+            backbone=FLAGS.backbone,
+            head=FLAGS.head,
+            num_classes=info.num_classes,
+            output_stride=FLAGS.output_stride,
+            scales=flags.numbers("scales"),
+            atrous=FLAGS.atrous,
+            batch_norm=None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm,
+        )
+        schedule = training.learning_rate_schedule(
+            FLAGS.schedule, FLAGS.learning_rate, FLAGS.max_steps, step_size=FLAGS.step_size
+        )
+        optimizer = training.CaffeSGD(
+            schedule,
+            momentum=FLAGS.momentum,
+            coupled_weight_decay=FLAGS.weight_decay,
+            multipliers=training.caffe_multipliers(model, FLAGS.classifier_multiplier),
+        )
+    segmenter = Segmenter(model, info=info)
+    segmenter.save_description(model_dir)
+
+    def batches(start_step: int, host: int, hosts: int):
+        return data.training_pipeline(
+            directory,
+            FLAGS.train_split,
+            batch_size=FLAGS.batch_size,
+            crop_size=FLAGS.crop_size,
+            scales=flags.numbers("random_scale"),
+            mirror=FLAGS.mirror,
+            seed=FLAGS.seed,
+            start_step=start_step,
+            num_shards=hosts,
+            shard_index=host,
+        )
+
+    return train(
+        model,
+        optimizer,
+        batches,
+        model_dir=model_dir,
+        strategy=strategy,
+        max_steps=FLAGS.max_steps,
+        batch_size=FLAGS.batch_size,
+        accumulation_steps=FLAGS.accumulation_steps,
+        steps_per_loop=FLAGS.steps_per_loop,
+        checkpoint_every=FLAGS.checkpoint_every,
+        max_checkpoints=FLAGS.max_checkpoints,
+        eval_every=FLAGS.eval_every,
+        validate=validation(
+            segmenter,
+            data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.eval_limit),
+            overlays=FLAGS.overlays,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    flags.run(
+        main, topics=("run", "data", "prepare", "model", "training", "evaluation", "export"), required=("model_dir",)
+    )
