@@ -38,11 +38,11 @@ def train_model(model_dir: pathlib.Path, directory: str):
     """Builds model, optimizer and pipelines from the flags and trains.
 
     Args:
-      model_dir: folder of the run.
-      directory: of the prepared data set.
+        model_dir: folder of the run.
+        directory: of the prepared data set.
 
     Returns:
-      a `TrainingResult`.
+        a `TrainingResult`.
     """
     import keras
 

@@ -122,9 +122,9 @@ def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str]
     """Runs a command line: parses the flags, calls `main()`, turns a user's mistake into one line and exit status 1.
 
     Args:
-      main: the command; reads `FLAGS`.
-      topics: the topics of flags that the command uses; its --help shows these, --helpfull all.
-      required: names of flags without which the command cannot run.
+        main: the command; reads `FLAGS`.
+        topics: the topics of flags that the command uses; its --help shows these, --helpfull all.
+        required: names of flags without which the command cannot run.
     """
     for topic in topics:
         for name in TOPICS[topic]:
@@ -196,7 +196,7 @@ def numbers(name: str) -> tuple[float, ...] | None:
     """The value of a list flag as numbers; None where it is not given.
 
     Raises:
-      UserError: an entry is no number.
+        UserError: an entry is no number.
     """
     values = FLAGS[name].value
     if values is None:

@@ -19,10 +19,10 @@ def evaluate_and_draw(
     """Evaluates; writes `evaluation.json` and the panels of the first examples to `overlays/` in `model_dir`.
 
     Args:
-      segmenter: as for `evaluate`.
-      examples: as for `evaluate`, with "filename".
-      model_dir: folder of the run.
-      pictures: number of examples to draw.
+        segmenter: as for `evaluate`.
+        examples: as for `evaluate`, with "filename".
+        model_dir: folder of the run.
+        pictures: number of examples to draw.
     """
     model_dir = pathlib.Path(model_dir)
 
@@ -43,7 +43,7 @@ def draw_example(
     """A panel of one example: image, truth, what the network says and, where there is one, what the CRF says.
 
     Returns:
-      uint8 [h, w, 3].
+        uint8 [h, w, 3].
     """
     image, truth = np.asarray(example["image"]), np.asarray(example["label"])
     masks = {"truth": truth, "network": unrefined.labels}

@@ -25,11 +25,11 @@ class Evaluation:
     """The result of an evaluation.
 
     Attributes:
-      class_names: C names.
-      network: confusion matrix of the network alone.
-      crf: confusion matrix after the CRF; None without one.
-      images: their number.
-      seconds: of the whole evaluation.
+        class_names: C names.
+        network: confusion matrix of the network alone.
+        crf: confusion matrix after the CRF; None without one.
+        images: their number.
+        seconds: of the whole evaluation.
     """
 
     class_names: tuple[str, ...]
@@ -94,13 +94,13 @@ def evaluate(
     no more than a few score maps are in memory at any time.
 
     Args:
-      segmenter: with `info` (the classes).
-      examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]}, NumPy arrays or tensors, as
-        `deeplab_tf.data.evaluation_pipeline` gives them.
-      on_example: called in order with (index, example, result of the network, result after the CRF or None).
+        segmenter: with `info` (the classes).
+        examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]}, NumPy arrays or tensors, as
+          `deeplab_tf.data.evaluation_pipeline` gives them.
+        on_example: called in order with (index, example, result of the network, result after the CRF or None).
 
     Raises:
-      UserError: a label is no class of the segmenter.
+        UserError: a label is no class of the segmenter.
     """
     started = time.monotonic()
     info = segmenter.info

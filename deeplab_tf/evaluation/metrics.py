@@ -13,13 +13,13 @@ class ConfusionMatrix:
     """Counts of pixels by true class (rows) and predicted class (columns).
 
     Attributes:
-      counts: int64 [C, C].
+        counts: int64 [C, C].
 
     Example:
-      >>> confusion = ConfusionMatrix.empty(num_classes=2)
-      >>> confusion.add(np.array([[0, 1], [1, 255]]), np.array([[0, 1], [0, 0]]))
-      >>> round(confusion.mean_iou, 3)
-      0.5
+        >>> confusion = ConfusionMatrix.empty(num_classes=2)
+        >>> confusion.add(np.array([[0, 1], [1, 255]]), np.array([[0, 1], [0, 0]]))
+        >>> round(confusion.mean_iou, 3)
+        0.5
     """
 
     counts: np.ndarray
@@ -33,12 +33,12 @@ class ConfusionMatrix:
         """Counts the pixels of one image, or of a batch.
 
         Args:
-          labels: integers of any shape, the truth; `ignore_label` is not counted.
-          predictions: integers of the same shape, in [0, C).
-          ignore_label: the label of pixels without a class.
+            labels: integers of any shape, the truth; `ignore_label` is not counted.
+            predictions: integers of the same shape, in [0, C).
+            ignore_label: the label of pixels without a class.
 
         Raises:
-          UserError: the shapes differ, or a label or prediction is no class.
+            UserError: the shapes differ, or a label or prediction is no class.
         """
         if np.shape(labels) != np.shape(predictions):
             raise UserError(f"labels have shape {np.shape(labels)}, predictions {np.shape(predictions)}: expected one")
@@ -99,7 +99,7 @@ class ConfusionMatrix:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where whole is 0."""
+    """The ratio part / whole, NaN where whole is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.true_divide(part, whole)
 

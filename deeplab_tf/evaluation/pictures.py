@@ -16,9 +16,9 @@ def save_mask(path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray)
     """Writes labels as an indexed PNG, as VOC's masks are: the pixel values are the labels, the palette colours them.
 
     Args:
-      path: of the PNG.
-      labels: uint8 [H, W].
-      palette: uint8 [C, 3], RGB.
+        path: of the PNG.
+        labels: uint8 [H, W].
+        palette: uint8 [C, 3], RGB.
     """
     picture = Image.fromarray(labels)
     picture.putpalette(_full_palette(palette).tobytes())
@@ -30,13 +30,13 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity:
     """The image with the colour of each pixel's class laid over it.
 
     Args:
-      image: uint8 [H, W, 3], RGB.
-      labels: uint8 [H, W]; what is no class of the palette stays uncoloured.
-      palette: uint8 [C, 3], RGB.
-      opacity: of the colours, in [0, 1].
+        image: uint8 [H, W, 3], RGB.
+        labels: uint8 [H, W]; what is no class of the palette stays uncoloured.
+        palette: uint8 [C, 3], RGB.
+        opacity: of the colours, in [0, 1].
 
     Returns:
-      uint8 [H, W, 3].
+        uint8 [H, W, 3].
     """
     colors = _full_palette(palette)[labels].astype(np.float32)
     mixed = image + opacity * (colors - image)
@@ -50,13 +50,13 @@ def panel(
     """Pictures side by side under their titles, with a legend of the classes that occur.
 
     Args:
-      columns: title -> uint8 [H, W, 3], all of one size.
-      class_names: C names.
-      palette: uint8 [C, 3], RGB.
-      labels: the masks shown, uint8 [H, W] each; the legend names their classes.
+        columns: title -> uint8 [H, W, 3], all of one size.
+        class_names: C names.
+        palette: uint8 [C, 3], RGB.
+        labels: the masks shown, uint8 [H, W] each; the legend names their classes.
 
     Returns:
-      uint8 [h, w, 3].
+        uint8 [h, w, 3].
     """
     height, width = next(iter(columns.values())).shape[:2]
     present = np.unique(np.concatenate([np.unique(mask) for mask in labels]))

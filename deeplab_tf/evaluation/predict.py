@@ -20,9 +20,9 @@ class Predictions:
     """What `predict` wrote.
 
     Attributes:
-      output_dir: holds masks/ (indexed PNGs), masks_crf/ where there is a CRF, and overlays/.
-      images: number of images segmented.
-      unreadable: one line for each file that could not be read.
+        output_dir: holds masks/ (indexed PNGs), masks_crf/ where there is a CRF, and overlays/.
+        images: number of images segmented.
+        unreadable: one line for each file that could not be read.
     """
 
     output_dir: pathlib.Path
@@ -34,7 +34,7 @@ def find_images(pattern: str) -> list[pathlib.Path]:
     """The images that an argument names: one file, all images of a folder, or a glob.
 
     Raises:
-      UserError: there is none.
+        UserError: there is none.
     """
     path = pathlib.Path(pattern).expanduser()
     if path.is_dir():
@@ -52,7 +52,7 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
     """A photograph as uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
 
     Raises:
-      UserError: the file is no image that Pillow reads, or a truncated one.
+        UserError: the file is no image that Pillow reads, or a truncated one.
     """
     try:
         with Image.open(path) as picture:
@@ -65,9 +65,9 @@ def predict(segmenter: Segmenter, inputs: list[pathlib.Path], output_dir: str | 
     """Segments photographs and writes, for each, an indexed PNG of its labels and a picture to look at.
 
     Args:
-      segmenter: with `info`; where it has a CRF, the labels before and after it are written and shown.
-      inputs: image files; two of the same stem are told apart by their suffix.
-      output_dir: see `Predictions`.
+        segmenter: with `info`; where it has a CRF, the labels before and after it are written and shown.
+        inputs: image files; two of the same stem are told apart by their suffix.
+        output_dir: see `Predictions`.
     """
     output_dir = pathlib.Path(output_dir).expanduser()
     palette, class_names = segmenter.info.palette, segmenter.info.class_names

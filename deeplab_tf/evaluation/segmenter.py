@@ -22,8 +22,8 @@ class Segmentation:
     """What a `Segmenter` says of one image.
 
     Attributes:
-      labels: uint8 [H, W], the most probable class of each pixel.
-      probabilities: float32 [H, W, C], adding up to 1 at each pixel.
+        labels: uint8 [H, W], the most probable class of each pixel.
+        probabilities: float32 [H, W, C], adding up to 1 at each pixel.
     """
 
     labels: np.ndarray
@@ -34,13 +34,13 @@ class Segmenter:
     """Segments whole images of any size with a DeepLab and, where given, a dense CRF.
 
     Args:
-      model: a `DeepLab`; images are seen at each of its `scales`.
-      crf: refines the probabilities of the network; None leaves them as they are.
-      info: names and colours of the classes, for those who draw.
+        model: a `DeepLab`; images are seen at each of its `scales`.
+        crf: refines the probabilities of the network; None leaves them as they are.
+        info: names and colours of the classes, for those who draw.
 
     Example:
-      >>> segmenter = deeplab_tf.Segmenter.load("runs/voc")
-      >>> segmenter(image).labels  # uint8 [H, W]
+        >>> segmenter = deeplab_tf.Segmenter.load("runs/voc")
+        >>> segmenter(image).labels  # uint8 [H, W]
     """
 
     def __init__(self, model: DeepLab, crf: DenseCRF | None = None, info: DatasetInfo | None = None):
@@ -58,12 +58,12 @@ class Segmenter:
         """The segmenter that `train.py` left in `model_dir`, with the weights of its last checkpoint.
 
         Args:
-          model_dir: folder of the run.
-          crf: a CRF; or True for that of `<model_dir>/crf.json`, or the paper's where there is no such file.
-          scales: of the network's input; default: as in training.
+            model_dir: folder of the run.
+            crf: a CRF; or True for that of `<model_dir>/crf.json`, or the paper's where there is no such file.
+            scales: of the network's input; default: as in training.
 
         Raises:
-          UserError: the folder holds no run, or no checkpoint yet.
+            UserError: the folder holds no run, or no checkpoint yet.
         """
         model_dir = pathlib.Path(model_dir).expanduser()
         description = model_dir / DESCRIPTION_FILE
@@ -109,10 +109,10 @@ class Segmenter:
         """Segments one image.
 
         Args:
-          image: uint8 [H, W, 3], RGB.
+            image: uint8 [H, W, 3], RGB.
 
         Raises:
-          UserError: the image is of another shape or type.
+            UserError: the image is of another shape or type.
         """
         unrefined = self.without_crf(image)
         return unrefined if self.crf is None else self.refined(image, unrefined)

@@ -16,12 +16,12 @@ def validation(
     """A function that validates the weights as they are when it is called.
 
     Args:
-      segmenter: of the model in training.
-      examples: as for `evaluate`.
-      overlays: so many of the first examples are drawn (input, truth, prediction) with `tf.summary.image`.
+        segmenter: of the model in training.
+        examples: as for `evaluate`.
+        overlays: so many of the first examples are drawn (input, truth, prediction) with `tf.summary.image`.
 
     Returns:
-      (step) -> {"mean_iou", "pixel_accuracy", "iou/<class>", ...}, each in [0, 1].
+        (step) -> {"mean_iou", "pixel_accuracy", "iou/<class>", ...}, each in [0, 1].
     """
 
     def draw(index: int, example: dict, unrefined: Segmentation, refined: Segmentation | None, step: int) -> None:

@@ -17,7 +17,7 @@ class ServedSegmenter(tf.Module):
     """The graph of a segmenter: images in, labels and probabilities out.
 
     Args:
-      segmenter: its model and classes.
+        segmenter: its model and classes.
     """
 
     def __init__(self, segmenter: Segmenter):
@@ -87,11 +87,11 @@ def export_saved_model(segmenter: Segmenter, export_dir: str | os.PathLike) -> p
     The version appears under its number only when it is whole, so a running TF Serving never loads half of it.
 
     Args:
-      segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
-      export_dir: the model's base path for TF Serving.
+        segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
+        export_dir: the model's base path for TF Serving.
 
     Returns:
-      the version directory.
+        the version directory.
     """
     export_dir = pathlib.Path(export_dir).expanduser()
     export_dir.mkdir(parents=True, exist_ok=True)

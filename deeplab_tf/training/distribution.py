@@ -9,11 +9,11 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     """The distribution strategy of a training; make model and optimizer inside its scope.
 
     Args:
-      name: "auto" (several hosts where TF_CONFIG names a cluster, else all local GPUs), "one_device", "mirrored" (all
-        local GPUs, or all logical CPU devices where there is no GPU), or "multi_worker" (TF_CONFIG names the hosts).
+        name: "auto" (several hosts where TF_CONFIG names a cluster, else all local GPUs), "one_device", "mirrored" (all
+          local GPUs, or all logical CPU devices where there is no GPU), or "multi_worker" (TF_CONFIG names the hosts).
 
     Raises:
-      UserError: the name is none of these.
+        UserError: the name is none of these.
     """
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":

@@ -14,12 +14,12 @@ def labels_on_grid(labels: tf.Tensor, output_stride: int, scale: float = 1.0) ->
     position i of the map of a scaled image sits on that pixel there, and takes the nearest one of the unscaled image.
 
     Args:
-      labels: integers [B, H, W], H and W static.
-      output_stride: input pixels per position.
-      scale: of the input that the map is computed from.
+        labels: integers [B, H, W], H and W static.
+        output_stride: input pixels per position.
+        scale: of the input that the map is computed from.
 
     Returns:
-      [B, h, w], same type as `labels`, with as many positions as the score map has.
+        [B, h, w], same type as `labels`, with as many positions as the score map has.
     """
     for axis in (1, 2):
         pixels = geometry.map_pixels(labels.shape[axis], scale, output_stride)
@@ -34,12 +34,12 @@ def summed_cross_entropy(scores: tf.Tensor, labels: tf.Tensor, ignore_label: int
     when all of them are divided by the number of labelled positions in the whole batch.
 
     Args:
-      scores: [B, h, w, C], the score map (logits).
-      labels: integers [B, h, w]; `ignore_label` is left out.
-      ignore_label: the label of positions without a class.
+        scores: [B, h, w, C], the score map (logits).
+        labels: integers [B, h, w]; `ignore_label` is left out.
+        ignore_label: the label of positions without a class.
 
     Returns:
-      float32 [].
+        float32 [].
     """
     labels = tf.cast(labels, tf.int32)
     labelled = labels != ignore_label

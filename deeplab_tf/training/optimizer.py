@@ -19,11 +19,11 @@ class CaffeSGD(keras.optimizers.SGD):
     higher rate.
 
     Args:
-      learning_rate: a number or a `LearningRateSchedule` of the number of updates.
-      momentum: in [0, 1].
-      coupled_weight_decay: added to the gradient of kernels, times the kernel; biases and the parameters of batch
-        normalisation have none.
-      multipliers: learning-rate multipliers by the path of the variable; 1 where a path is missing.
+        learning_rate: a number or a `LearningRateSchedule` of the number of updates.
+        momentum: in [0, 1].
+        coupled_weight_decay: added to the gradient of kernels, times the kernel; biases and the parameters of batch
+          normalisation have none.
+        multipliers: learning-rate multipliers by the path of the variable; 1 where a path is missing.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ def caffe_multipliers(model: keras.Model, classifier: float = 10.0) -> dict[str,
     only VGG-16 has, learn twice as fast as their kernels.
 
     Args:
-      model: a built DeepLab; its `classifier_layers` names the layers of the classifier.
-      classifier: multiplier of the classifier's kernel.
+        model: a built DeepLab; its `classifier_layers` names the layers of the classifier.
+        classifier: multiplier of the classifier's kernel.
     """
     multipliers = {}
     for variable in model.trainable_variables:

@@ -22,10 +22,10 @@ class TrainingResult:
     """What a training came to.
 
     Attributes:
-      steps: updates made in all, those of earlier starts included.
-      seconds: of this start.
-      validation: the scalars of the last validation, by name.
-      checkpoint: path of the last checkpoint.
+        steps: updates made in all, those of earlier starts included.
+        seconds: of this start.
+        validation: the scalars of the last validation, by name.
+        checkpoint: path of the last checkpoint.
     """
 
     steps: int
@@ -53,23 +53,23 @@ def train(
     """Trains a DeepLab, or goes on from the last checkpoint in `model_dir`.
 
     Args:
-      model: built inside the scope of `strategy`.
-      optimizer: made inside that scope; its learning-rate schedule counts updates.
-      make_dataset: (start_step, host, number of hosts) -> this host's part of the batches from that update on, as
-        `deeplab_tf.data.training_pipeline` makes them.
-      model_dir: folder of the run; gets checkpoints/, train/ and validation/ (TensorBoard).
-      strategy: of the variables.
-      max_steps: updates in all.
-      batch_size: images per update, over all hosts, replicas and micro-batches.
-      accumulation_steps: micro-batches that a replica's part of a batch is split into.
-      steps_per_loop: updates between two looks of the host.
-      checkpoint_every: updates between checkpoints.
-      max_checkpoints: checkpoints to keep.
-      eval_every: updates between validations; 0: only at the end.
-      validate: (step) -> scalars for TensorBoard and the progress line ("mean_iou"); may draw with tf.summary.
+        model: built inside the scope of `strategy`.
+        optimizer: made inside that scope; its learning-rate schedule counts updates.
+        make_dataset: (start_step, host, number of hosts) -> this host's part of the batches from that update on, as
+          `deeplab_tf.data.training_pipeline` makes them.
+        model_dir: folder of the run; gets checkpoints/, train/ and validation/ (TensorBoard).
+        strategy: of the variables.
+        max_steps: updates in all.
+        batch_size: images per update, over all hosts, replicas and micro-batches.
+        accumulation_steps: micro-batches that a replica's part of a batch is split into.
+        steps_per_loop: updates between two looks of the host.
+        checkpoint_every: updates between checkpoints.
+        max_checkpoints: checkpoints to keep.
+        eval_every: updates between validations; 0: only at the end.
+        validate: (step) -> scalars for TensorBoard and the progress line ("mean_iou"); may draw with tf.summary.
 
     Raises:
-      UserError: the loss became infinite or NaN.
+        UserError: the loss became infinite or NaN.
     """
     started = time.monotonic()
     model_dir = pathlib.Path(model_dir)

@@ -11,14 +11,14 @@ def learning_rate_schedule(
     """The learning rate as a function of the number of updates made so far.
 
     Args:
-      policy: "poly", learning_rate * (1 - step/max_steps)^power, or "step", times 0.1 after every `step_size` updates.
-      learning_rate: the rate of the first update.
-      max_steps: updates of the whole training ("poly" reaches zero there).
-      power: of "poly".
-      step_size: of "step".
+        policy: "poly", learning_rate * (1 - step/max_steps)^power, or "step", times 0.1 after every `step_size` updates.
+        learning_rate: the rate of the first update.
+        max_steps: updates of the whole training ("poly" reaches zero there).
+        power: of "poly".
+        step_size: of "step".
 
     Raises:
-      UserError: the policy is neither.
+        UserError: the policy is neither.
     """
     if policy == "poly":
         return keras.optimizers.schedules.PolynomialDecay(learning_rate, max_steps, end_learning_rate=0.0, power=power)

@@ -18,13 +18,13 @@ class DeepLabTrainer(orbit.StandardTrainer):
     over all labelled positions of the whole batch, however they are spread over replicas and micro-batches.
 
     Args:
-      model: built inside the scope of `strategy`.
-      optimizer: made and built inside that scope.
-      dataset: distributed; infinite; {"image": [b, H, W, 3] RGB in 0..255, "label": [b, H, W]} for each replica.
-      strategy: of the variables and of the data set.
-      batch_size: images per update over all replicas, to report the throughput.
-      accumulation_steps: micro-batches to split a replica's batch into; a divisor of b.
-      ignore_label: the label of pixels without a class.
+        model: built inside the scope of `strategy`.
+        optimizer: made and built inside that scope.
+        dataset: distributed; infinite; {"image": [b, H, W, 3] RGB in 0..255, "label": [b, H, W]} for each replica.
+        strategy: of the variables and of the data set.
+        batch_size: images per update over all replicas, to report the throughput.
+        accumulation_steps: micro-batches to split a replica's batch into; a divisor of b.
+        ignore_label: the label of pixels without a class.
     """
 
     def __init__(
