@@ -95,7 +95,7 @@ class Segmenter:
         return cls(model, crf or None, info)
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
-        """Writes what `load` needs besides a checkpoint: the model's configuration, the names and colours of classes."""
+        """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
         classes = {
             "name": self.info.name,
             "class_names": list(self.info.class_names),

@@ -11,7 +11,7 @@ def learning_rate_schedule(
     """The learning rate as a function of the number of updates made so far.
 
     Args:
-        policy: "poly", learning_rate * (1 - step/max_steps)^power, or "step", times 0.1 after every `step_size` updates.
+        policy: "poly", learning_rate * (1 - step/max_steps)^power, or "step", times 0.1 every `step_size` updates.
         learning_rate: the rate of the first update.
         max_steps: updates of the whole training ("poly" reaches zero there).
         power: of "poly".

@@ -1,0 +1,43 @@
+"""The loss against NumPy, the labels on the grid against slicing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf.training import labels_on_grid, summed_cross_entropy
+
+
+def test_cross_entropy_in_numpy():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 255], size=(2, 5, 4)).astype(np.uint8)
+    expected = 0.0
+    for index in np.ndindex(labels.shape):
+        if labels[index] != 255:
+            logits = scores[index].astype(np.float64)
+            expected += np.log(np.exp(logits).sum()) - logits[labels[index]]
+    assert float(summed_cross_entropy(scores, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ignored_positions_have_no_gradient():
+    scores = tf.Variable(tf.random.stateless_normal([1, 2, 2, 3], [0, 0]))
+    labels = np.array([[[255, 0], [1, 255]]], np.uint8)
+    with tf.GradientTape() as tape:
+        loss = summed_cross_entropy(scores, labels)
+    gradient = tape.gradient(loss, scores).numpy()
+    assert (gradient[0, 0, 0] == 0).all() and (gradient[0, 1, 1] == 0).all()
+    assert (gradient[0, 0, 1] != 0).all()
+
+
+@pytest.mark.parametrize("size", [321, 129, 160, 97])
+def test_unscaled_grid_is_every_eighth_pixel(size):
+    labels = np.random.default_rng(size).integers(0, 21, (1, size, size)).astype(np.uint8)
+    np.testing.assert_array_equal(labels_on_grid(labels, 8), labels[:, ::8, ::8])
+
+
+def test_scaled_grid_is_the_nearest_pixel():
+    labels = np.arange(321)[np.newaxis, :, np.newaxis] * np.ones((1, 1, 321), int)
+    at_half = labels_on_grid(labels, 8, 0.5).numpy()[0, :, 0]
+    np.testing.assert_array_equal(at_half, np.arange(0, 321, 16))  # 161 pixels, 21 positions
+    at_three_quarters = labels_on_grid(labels, 8, 0.75).numpy()[0, :, 0]
+    np.testing.assert_array_equal(at_three_quarters, np.floor(np.linspace(0, 320, 31) + 0.5))
