@@ -4,6 +4,7 @@
 their own command line, so that what is typed wins.
 """
 
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,10 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from deeplab_tf.errors import UserError
+
+# TensorFlow's own log, set before anything imports it: warnings and errors; on a machine without an NVIDIA driver not
+# even errors, since the lack of one is reported as such. Python's exceptions are not concerned.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if os.path.exists("/dev/nvidiactl") else "3")
 
 FLAGS = flags.FLAGS
 CONFIG_FILE = "config.flags"
@@ -180,11 +185,19 @@ def flags_of_the_run() -> str:
     """The flags that describe the training run, one `--name=value` a line, as a flagfile."""
     lines = []
     for topic, names in TOPICS.items():
-        lines.append(f"# {topic}")
-        lines += [
-            FLAGS[name].serialize() for name in names if name not in _NOT_OF_THE_RUN and FLAGS[name].value is not None
+        flag_lines = [
+            _serialized(name) for name in names if name not in _NOT_OF_THE_RUN and FLAGS[name].value is not None
         ]
-    return "\n".join(line for line in lines if line) + "\n"
+        lines += [f"# {topic}", *flag_lines] if flag_lines else []
+    return "\n".join(lines) + "\n"
+
+
+def _serialized(name: str) -> str:
+    """`--name=value`; the paths of existing files made absolute, for commands that run elsewhere."""
+    value = FLAGS[name].value
+    if isinstance(value, str) and os.sep in value and os.path.exists(os.path.expanduser(value)):
+        return f"--{name}={os.path.abspath(os.path.expanduser(value))}"
+    return FLAGS[name].serialize()
 
 
 def prepare_options() -> dict[str, object]:
