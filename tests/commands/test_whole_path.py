@@ -1,0 +1,165 @@
+"""The commands, run as a user runs them: prepare, train, evaluate, predict, export, serve."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deeplab_tf import data
+from deeplab_tf.evaluation import ConfusionMatrix, Segmenter
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+def run(command: str, *flags: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / command), *flags], cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> pathlib.Path:
+    """A folder in which train.py has made a run of a few steps on `shapes`, with its export."""
+    folder = tmp_path_factory.mktemp("workplace")
+    result = run(
+        "train.py",
+        f"--flagfile={REPOSITORY / 'demo.flags'}",
+        "--data_dir=tfds",
+        "--max_steps=20",
+        "--eval_every=0",
+        "--checkpoint_every=10",
+        "--batch_size=4",
+        "--eval_limit=3",
+        "--nocrf",
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr
+    (folder / "train_output.txt").write_text(result.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(workplace) -> Segmenter:
+    return Segmenter.load(workplace / "runs/demo")
+
+
+@pytest.fixture(scope="module")
+def photographs(workplace) -> pathlib.Path:
+    """Some images of the validation split, as PNG files of several sizes, and one file that is no image."""
+    directory = data.prepared_directory("shapes", workplace / "tfds")
+    folder = workplace / "photographs"
+    folder.mkdir()
+    for i, example in enumerate(data.evaluation_pipeline(directory, "val", limit=3)):
+        Image.fromarray(example["image"].numpy()).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no photograph")
+    return folder
+
+
+def test_training_ends_with_a_summary_and_its_files(workplace):
+    output = (workplace / "train_output.txt").read_text()
+    assert "mean IoU" in output and "trained    20 steps" in output and "exported   runs/demo/exported/1" in output
+    run_dir = workplace / "runs/demo"
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    assert evaluation["images"] == 100
+    assert len(list((run_dir / "overlays").glob("*.png"))) == 4
+    assert "--backbone=resnet_tiny" in (run_dir / "config.flags").read_text()
+
+
+def test_evaluation_reads_the_flags_of_the_run_and_counts_right(workplace, segmenter):
+    result = run("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((workplace / "runs/demo/evaluation.json").read_text())
+    confusion = ConfusionMatrix.empty(segmenter.info.num_classes)
+    directory = data.prepared_directory("shapes", workplace / "tfds")
+    for example in data.evaluation_pipeline(directory, "val", limit=7):
+        confusion.add(example["label"].numpy(), segmenter(example["image"].numpy()).labels)
+    assert written["images"] == 7
+    assert written["network"]["confusion"] == confusion.counts.tolist()
+    assert written["network"]["mean_iou"] == pytest.approx(confusion.mean_iou)
+    assert f"{100 * confusion.mean_iou:.2f}" in result.stdout
+
+
+def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace, photographs, segmenter):
+    result = run("predict.py", "--model_dir=runs/demo", f"--input={photographs}", "--output_dir=out", cwd=workplace)
+    assert result.returncode == 1
+    assert "3 of 4 images" in result.stdout
+    assert "broken.jpg: no readable image" in result.stderr and "Traceback" not in result.stderr
+    for i in range(3):
+        image = np.asarray(Image.open(photographs / f"{i}.png"))
+        with Image.open(workplace / f"out/masks/{i}.png") as mask:
+            assert mask.mode == "P"
+            np.testing.assert_array_equal(np.asarray(mask), segmenter(image).labels)
+            palette = np.array(mask.getpalette()[: 3 * segmenter.info.num_classes]).reshape(-1, 3)
+            np.testing.assert_array_equal(palette, segmenter.info.palette)
+        assert Image.open(workplace / f"out/overlays/{i}.png").width > 2 * image.shape[1]
+
+
+# A process without this package and without Keras: what TF Serving has.
+SERVE = """
+import sys
+sys.modules["keras"] = sys.modules["deeplab_tf"] = None
+import numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1])
+paths = sys.argv[3:]
+images = [tf.io.decode_png(tf.io.read_file(path), channels=3) for path in paths]
+arrays = {}
+for i, image in enumerate(images):
+    for name, value in served.signatures["serving_default"](images=image[tf.newaxis]).items():
+        arrays[f"{name}_{i}"] = value[0].numpy()
+batch = served.signatures["serve_bytes"](image_bytes=tf.stack([tf.io.read_file(path) for path in paths]))
+arrays |= {f"bytes_{name}": value.numpy() for name, value in batch.items() if name != "mask_png"}
+arrays |= {f"png_{i}": tf.io.decode_png(png)[..., 0].numpy() for i, png in enumerate(batch["mask_png"])}
+np.savez(sys.argv[2], **arrays)
+"""
+
+
+def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, segmenter):
+    result = run("export_saved_model.py", "--model_dir=runs/demo", "--export_dir=runs/demo/exported", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    version = workplace / "runs/demo/exported/2"  # train.py wrote version 1
+    classes = json.loads((version / "assets.extra/classes.json").read_text())
+    assert classes["class_names"] == list(segmenter.info.class_names)
+    np.testing.assert_array_equal(classes["palette"], segmenter.info.palette)
+
+    paths = [photographs / f"{i}.png" for i in range(3)]
+    command = [sys.executable, "-c", SERVE, version, workplace / "served.npz", *paths]
+    subprocess.run([str(part) for part in command], check=True, cwd=workplace, timeout=300)
+    served = np.load(workplace / "served.npz")
+    assert len({tuple(size) for size in served["bytes_sizes"]}) > 1  # several sizes in one batch
+    for i, path in enumerate(paths):
+        expected = segmenter(np.asarray(Image.open(path)))
+        height, width = expected.labels.shape
+        np.testing.assert_array_equal(served[f"labels_{i}"], expected.labels)
+        np.testing.assert_allclose(served[f"probabilities_{i}"], expected.probabilities, atol=1e-5)
+        np.testing.assert_array_equal(served[f"png_{i}"], expected.labels)
+        np.testing.assert_array_equal(served["bytes_sizes"][i], (height, width))
+        np.testing.assert_array_equal(served["bytes_labels"][i, :height, :width], expected.labels)
+        assert (served["bytes_labels"][i, height:] == 255).all() and (served["bytes_labels"][i, :, width:] == 255).all()
+        probabilities = served["bytes_probabilities"][i, :height, :width]
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("train.py", [], "--model_dir is missing"),
+        ("train.py", ["--model_dir=x", "--dataset=nothing"], "nothing"),
+        ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
+        ("evaluate.py", ["--model_dir=nowhere"], "nowhere holds no trained model"),
+        ("evaluate.py", ["--model_dir=runs/demo", "--eval_scales=1,big"], "'1,big', expected numbers"),
+        ("predict.py", ["--model_dir=runs/demo", "--input=no*.jpg"], "found no image for 'no*.jpg'"),
+        ("export_saved_model.py", ["--model_dir=runs/demo"], "--export_dir is missing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_1(workplace, command, flags, message):
+    result = run(command, *flags, cwd=workplace)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in result.stderr
+    assert not tf.io.gfile.exists(str(workplace / "x" / "checkpoints"))
