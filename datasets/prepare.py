@@ -1,6 +1,7 @@
 """Prepares a data set for training: raw files in, TFRecords out.
 
 python datasets/prepare.py --dataset=shapes
+python datasets/prepare.py --dataset=voc2012 --download
 python datasets/prepare.py --dataset=camvid --raw_dir=CamVid
 python datasets/prepare.py --dataset=image_folder/tomatoes --raw_dir=photos --class_names=classes.txt
 """
@@ -27,6 +28,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("data_dir", data.catalogue.DEFAULT_DATA_DIR, "Where prepared data sets lie.")
     flags.DEFINE_string("raw_dir", None, "Folder of the raw files; datasets/<name>/README.md tells its layout.")
     flags.DEFINE_enum("on_error", "stop", ["stop", "skip"], "What to do about a bad raw file.")
+    flags.DEFINE_bool("download", False, "Fetch the raw files first, where their authors allow it.")
     flags.DEFINE_bool("overwrite", False, "Prepare again what is prepared already.")
     flags.DEFINE_string("class_names", None, "image_folder: file with the name of a class a line, index 0 first.")
     flags.DEFINE_string("color_table", None, "image_folder with colour masks: file with lines 'R G B name'.")
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> None:
         FLAGS.raw_dir,
         on_error=FLAGS.on_error,
         overwrite=FLAGS.overwrite,
+        download=FLAGS.download,
         **{option: FLAGS[option].value for option in options},
     )
     print(preparation.describe(directory))

@@ -1,10 +1,13 @@
 """CamVid: street scenes from a driving car, in the eleven classes of SegNet."""
 
+import functools
+
 import tensorflow_datasets as tfds
 
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
-from deeplab_tf.data.raw import FilePair, lookup, pairs_in, read_pair, required_folder
+from deeplab_tf.data.masks import read_mask
+from deeplab_tf.data.raw import FilePair, lookup, paired, read_pair, required_folder
 
 _UNLABELLED = 11
 
@@ -22,12 +25,9 @@ class Builder(SegmentationBuilder, skip_registration=True):
     def pairs(self) -> dict[str, list[FilePair]]:
         """Pairs of <split>/ and <split>annot/; a test split where there is one."""
         raw = required_folder(self.raw_dir, "camvid", ("train", "trainannot", "val", "valannot"))
-        to_ignore = lookup([(_UNLABELLED, 255)])
+        decode = functools.partial(read_mask, lookup=lookup([(_UNLABELLED, 255)]))
         return {
-            split: [
-                FilePair(image.name, image, mask, lookup=to_ignore)
-                for image, mask in pairs_in(raw / split, raw / f"{split}annot").values()
-            ]
+            split: list(paired(raw / split, raw / f"{split}annot", decode=decode).values())
             for split in ("train", "val", "test")
             if split != "test" or (raw / split).is_dir()
         }

@@ -1,7 +1,7 @@
 """Data of your own: a folder of images and a folder of masks."""
 
+import functools
 import hashlib
-import os
 import pathlib
 
 import numpy as np
@@ -11,7 +11,7 @@ from deeplab_tf.data import masks
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.data.classes import voc_palette
-from deeplab_tf.data.raw import FilePair, pairs_in, read_pair, required_folder
+from deeplab_tf.data.raw import FilePair, paired, read_pair, required_folder
 from deeplab_tf.errors import UserError
 
 _DEFAULT_VAL_FRACTION = 0.1
@@ -48,11 +48,9 @@ class Builder(SegmentationBuilder, skip_registration=True):
     def pairs(self) -> dict[str, list[FilePair]]:
         """Pairs of images/ and masks/, split by lists or by fraction."""
         raw = required_folder(self.raw_dir, self.catalogue_info().name, ("images", "masks"))
-        found, table = pairs_in(raw / "images", raw / "masks"), self._color_table()
-        return {
-            split: [FilePair(os.path.relpath(found[name][0], raw / "images"), *found[name], table) for name in names]
-            for split, names in self._split(list(found)).items()
-        }
+        decode = functools.partial(masks.read_mask, table=self._color_table())
+        found = paired(raw / "images", raw / "masks", decode=decode)
+        return {split: [found[name] for name in names] for split, names in self._split(list(found)).items()}
 
     def check_counts(self, counts: dict[str, np.ndarray]) -> None:
         """Refuses masks that hold nothing but 0 and 255: people who paint them so do not mean to ignore the 255."""

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask, check_indices, open_image
 from deeplab_tf.errors import UserError
 
@@ -49,12 +50,14 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     Attributes:
         OPTIONS: names of the options that it takes.
+        DOWNLOADS: where its raw files are to be had, if anyone may have them.
         read: turns one of the items of `pairs` into an Example. Runs in many threads at once, or in Beam's workers: a
             function of a module, so that it pickles.
     """
 
     code_path = None  # tensorflow-datasets would look there for checksums; and fails where no package is installed
     OPTIONS: tuple[str, ...] = ()
+    DOWNLOADS: tuple[Archive, ...] = ()
     read: Callable[[Any], Example]
 
     def __init__(
@@ -100,7 +103,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         raise NotImplementedError
 
     def pairs(self) -> dict[str, Sequence[Any]]:
-        """For each split its pairs, as `read` takes them."""
+        """For each split its pairs, as `read` takes them; a pair may have a `problem` that is known already."""
         raise NotImplementedError
 
     def check_counts(self, counts: dict[str, np.ndarray]) -> None:
@@ -134,7 +137,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """Nothing: the command line says what was made."""
 
     def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(split, pairs) for split, pairs in self.pairs().items()}
+        splits = self.pairs()
+        if self.on_error == "stop":
+            for pair in itertools.chain.from_iterable(splits.values()):
+                if getattr(pair, "problem", ""):
+                    raise UserError(pair.problem)
+        return {split: self._generate_examples(split, pairs) for split, pairs in splits.items()}
 
     def _generate_examples(self, split: str, pairs: Sequence[Any]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(total=len(pairs), desc=f"{self.name} {split}", unit=" images")

@@ -52,6 +52,7 @@ KNOWN = {
     known.name: known
     for known in (
         _known("shapes", classes.SHAPES, {"train": 400, "val": 100}),
+        _known("voc2012", classes.VOC, {"train": 1464, "val": 1449, "aug": 9118, "test": 1456}),
         _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
     )
 }

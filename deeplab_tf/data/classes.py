@@ -24,6 +24,30 @@ def voc_palette(num_classes: int) -> np.ndarray:
 
 SHAPES = ("background", "ball", "box", "star", "ring", "kite", "tree", "table")
 
+VOC = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
 CAMVID = (
     "sky",
     "building",

@@ -123,6 +123,7 @@ def _open(directory: str | os.PathLike, split: str) -> Records:
     files = record_files(directory)
     metadata_file = os.path.join(directory, "metadata.json")
     unions = catalogue.read_metadata(directory)["unions"] if os.path.exists(metadata_file) else {}
+    unions = {name: parts for name, parts in unions.items() if all(part in files for part in parts)}
     parts = [part for name in split.split("+") for part in unions.get(name, [name])]
     missing = [part for part in parts if part not in files]
     if missing:

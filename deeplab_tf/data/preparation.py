@@ -13,6 +13,7 @@ from typing import Any
 from absl import logging
 
 from deeplab_tf.data import catalogue
+from deeplab_tf.data.download import fetch
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_text
 
@@ -31,6 +32,7 @@ def prepare(
     *,
     on_error: str = "stop",
     overwrite: bool = False,
+    download: bool = False,
     **options: Any,
 ) -> str:
     """Prepares a data set, if it is not prepared yet.
@@ -43,6 +45,7 @@ def prepare(
         on_error: what to do about a bad raw file: "stop" leaves nothing behind, "skip" leaves the example out and lists
             it in `skipped.txt` beside the records.
         overwrite: prepare it again if it is prepared already.
+        download: fetch the raw files first, to `<data_dir>/downloads/<name>`, in place of `raw_dir`.
         **options: of the data set, those of the builder's `OPTIONS`; None counts as not given.
 
     Returns:
@@ -64,6 +67,8 @@ def prepare(
     unknown = sorted(set(options) - set(builder_class.OPTIONS))
     if unknown:
         raise UserError(f"--{unknown[0]} does not apply to dataset {name!r}")
+    if download:
+        raw_dir = _downloaded(builder_class, name, data_dir)
     return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options)
 
 
@@ -117,6 +122,19 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
         logging.set_verbosity(verbosity)
         shutil.rmtree(workshop, ignore_errors=True)
     return str(directory)
+
+
+def _downloaded(builder_class, name: str, data_dir: str | os.PathLike | None) -> str:
+    """Fetches the raw files of a data set; returns their folder."""
+    if not builder_class.DOWNLOADS:
+        raise UserError(
+            f"dataset {name!r} cannot be downloaded with --download; datasets/{name.split('/')[0]}/README.md tells how "
+            "to get it; then give its folder as --raw_dir"
+        )
+    folder = catalogue.resolved_data_dir(data_dir) / "downloads" / name.split("/")[0]
+    for archive in builder_class.DOWNLOADS:
+        fetch(archive, folder)
+    return str(folder.absolute())
 
 
 def _check_same(name: str, directory: str, raw_dir: str | None, options: dict) -> None:

@@ -1,20 +1,22 @@
 """Raw files: finding images and masks that belong together, and reading them."""
 
 import dataclasses
+import functools
+import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from deeplab_tf.data.builder import Example
-from deeplab_tf.data.masks import ColorTable, read_mask
+from deeplab_tf.data.masks import Mask, read_mask
 from deeplab_tf.errors import UserError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 class RawFile(Protocol):
-    """A file in a folder (pathlib.Path) or in an archive (zipfile.Path)."""
+    """A file in a folder (pathlib.Path) or in an archive."""
 
     name: str
 
@@ -30,44 +32,62 @@ class FilePair:
         name: what the image is called in the prepared data set, unique in its split.
         image: the image file.
         mask: the mask file; None for a split without masks.
-        table: the classes of the mask's colours, for colour masks.
-        lookup: uint8 [256] as bytes, the class of each value of the mask, where they differ.
+        decode: turns the content of the mask file and its name, for messages, into a Mask.
+        problem: what is wrong with the pair, if that is known before it is read.
     """
 
     name: str
     image: RawFile
     mask: RawFile | None
-    table: ColorTable | None = None
-    lookup: bytes | None = None
+    decode: Callable[[bytes, str], Mask] = read_mask
+    problem: str = ""
 
 
 def read_pair(pair: FilePair) -> Example:
     """Reads an image file and its mask file."""
-    mask = None
-    if pair.mask is not None:
-        mask = read_mask(_content(pair.mask), str(pair.mask), pair.table, pair.lookup)
+    if pair.problem:
+        raise UserError(pair.problem)
+    mask = None if pair.mask is None else pair.decode(_content(pair.mask), str(pair.mask))
     return Example(pair.name, _content(pair.image), mask, str(pair.image), str(pair.mask))
 
 
-def pairs_in(image_dir: pathlib.Path, mask_dir: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+def listed_pair(image: pathlib.Path, mask: pathlib.Path | None, list_file: pathlib.Path, **kwargs: Any) -> FilePair:
+    """A pair that a list file names; `kwargs` are FilePair's."""
+    missing = [path for path in (image, mask) if path is not None and not path.exists()]
+    problem = f"{missing[0]}: does not exist, but {list_file} names it" if missing else ""
+    return FilePair(image.name, image, mask, problem=problem, **kwargs)
+
+
+def paired(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -> dict[str, FilePair]:
     """Pairs the images and masks of two folders, and of folders in them, by their names without suffix.
 
+    Args:
+        image_dir: folder of the images.
+        mask_dir: folder of the masks.
+        **kwargs: FilePair's.
+
     Returns:
-        for each name, sorted, its image and its mask.
+        pairs by name, sorted; also those of which one file is missing, with that as their problem.
 
     Raises:
-        UserError: a folder is missing or empty, a name occurs twice, or a file has no partner.
+        UserError: a folder is missing or empty, or a name occurs twice.
     """
     images, masks = images_in(image_dir), images_in(mask_dir)
-    for files, partners, role in ((images, mask_dir, "mask"), (masks, image_dir, "image")):
-        lonely = sorted(set(files) - set(masks if role == "mask" else images))
-        if lonely:
-            others = f" ({len(lonely)} files lack theirs)" if len(lonely) > 1 else ""
-            raise UserError(
-                f"{files[lonely[0]]}: its {role} is missing; expected {partners / lonely[0]} with the suffix of an "
-                f"image file{others}"
-            )
-    return {name: (images[name], masks[name]) for name in sorted(images)}
+    pairs = {}
+    for name in sorted({*images, *masks}):
+        problem, present = "", images.get(name) or masks[name]
+        for files, folder, role in ((masks, mask_dir, "mask"), (images, image_dir, "image")):
+            if name not in files:
+                problem = f"{present}: its {role} is missing; expected {folder / name} with the suffix of an image file"
+        image = images.get(name, present)
+        pairs[name] = FilePair(
+            image.relative_to(image_dir if name in images else mask_dir).as_posix(),
+            image,
+            masks.get(name, present),
+            problem=problem,
+            **kwargs,
+        )
+    return pairs
 
 
 def images_in(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -116,8 +136,60 @@ def required_folder(raw_dir: str | os.PathLike | None, name: str, expected: Sequ
     return folder
 
 
+def first_existing(folders: Iterable[pathlib.Path], path: str) -> pathlib.Path | None:
+    """`path` in the first of the folders that has it."""
+    return next((folder / path for folder in folders if (folder / path).exists()), None)
+
+
+def voc_folder(raw_dir: str | os.PathLike | None, name: str, years: Sequence[str]) -> pathlib.Path:
+    """The folder VOC<year> of PASCAL VOC: in `raw_dir`, in its VOCdevkit, or itself.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if raw_dir is not None:
+        raw = pathlib.Path(raw_dir)
+        places = [base / f"VOC{year}" for base in (raw, raw / "VOCdevkit") for year in years]
+        for place in (*places, raw):
+            if (place / "JPEGImages").is_dir():
+                return place
+    required_folder(raw_dir, name, [f"VOC{years[0]}"])
+    raise UserError(f"--raw_dir={raw_dir}: its VOC{years[0]} has no JPEGImages")
+
+
+def read_list(path: pathlib.Path) -> list[str]:
+    """The first word of each line of a list file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def read_mat(data: bytes, source: str, variable: str, *fields: str) -> Any:
+    """A variable of a MATLAB file, or a field of it; structs are objects with attributes.
+
+    Raises:
+        UserError: it cannot be read, or has no such variable or field.
+    """
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)
+        return functools.reduce(getattr, fields, content[variable])
+    except (KeyError, AttributeError):
+        wanted = ".".join([variable, *fields])
+        raise UserError(f"{source}: a MATLAB file without {wanted}; expected one of this data set") from None
+    except Exception as error:  # scipy raises many kinds for damaged files
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{source}: cannot be read as a MATLAB file ({reason}); replace or remove it") from error
+
+
 def lookup(classes: Iterable[tuple[int, int]]) -> bytes:
-    """A table for `FilePair.lookup`: maps some values to others and leaves the rest."""
+    """A table for `read_mask`: maps some values to others and leaves the rest."""
     table = bytearray(range(256))
     for value, index in classes:
         table[value] = index

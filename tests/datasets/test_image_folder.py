@@ -196,7 +196,17 @@ def test_a_bad_file_is_named_and_nothing_is_left_behind(folder, grid, case):
 
 
 @pytest.mark.parametrize(
-    "case", ["wrong size", "unknown value", "truncated image", "unreadable mask", "colour mask", "turned by EXIF"]
+    "case",
+    [
+        "missing mask",
+        "missing image",
+        "wrong size",
+        "unknown value",
+        "truncated image",
+        "unreadable mask",
+        "colour mask",
+        "turned by EXIF",
+    ],
 )
 def test_bad_files_can_be_left_out(folder, grid, case):
     spoil, message = BAD_FILES[case]
