@@ -55,7 +55,12 @@ def _enum(topic, name, default, choices, help_text):
 
 _string("run", "model_dir", None, "Folder of a run: checkpoints, config.flags, TensorBoard events, results.")
 
-_string("data", "dataset", "shapes", "Name of the data set: a folder under datasets/.")
+_string(
+    "data",
+    "dataset",
+    "shapes",
+    "Name of the data set: a folder under datasets/; your own: image_folder/<a name you choose>.",
+)
 _string("data", "data_dir", "~/tensorflow_datasets", "Where prepared data sets (TFRecords) lie.")
 _string("data", "raw_dir", None, "Where the raw files of the data set lie, as downloaded or as you made them.")
 _string("data", "train_split", "train", "Split to train on.")
@@ -64,10 +69,15 @@ _string("data", "val_split", "val", "Split to validate and evaluate on.")
 _string(
     "prepare", "class_names", None, "image_folder: text file with one class name a line, in the order of the labels."
 )
-_string("prepare", "color_table", None, "image_folder: text file with a line 'R G B' per class, for colour masks.")
+_string("prepare", "color_table", None, "image_folder: text file with lines 'R G B name', for colour masks.")
 _string("prepare", "train_list", None, "image_folder: text file with the stems of the training images, one a line.")
 _string("prepare", "val_list", None, "image_folder: text file with the stems of the validation images, one a line.")
 _float("prepare", "val_fraction", None, "image_folder: fraction of the images to validate on, without file lists.", 0.0)
+
+_enum("prepare", "on_error", "stop", ["stop", "skip"], "A bad raw file: stop, or leave it out and list it.")
+_bool("prepare", "download", False, "Fetch the raw files first, where their authors allow it.")
+
+_bool("conversion", "overwrite", False, "Prepare again what is prepared already.")
 
 _enum("model", "backbone", "resnet101", ["vgg16", "resnet50", "resnet101", "resnet_tiny"], "The feature extractor.")
 _string("model", "head", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (ResNet); fc_7x7_r4 ... (VGG).")
@@ -119,7 +129,7 @@ _string("export", "export_dir", None, "Folder of the SavedModel; every export ad
 
 # What describes one call of one command, not the run: left out of config.flags.
 _NOT_OF_THE_RUN = frozenset(
-    ["model_dir", "export_dir", *TOPICS["evaluation"], *TOPICS["prediction"]],
+    ["model_dir", "export_dir", *TOPICS["conversion"], *TOPICS["evaluation"], *TOPICS["prediction"]],
 )
 
 

@@ -31,8 +31,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
 
     def catalogue_info(self) -> DatasetInfo:
         """The classes that the user gave."""
-        name = "image_folder" + (f"/{self.builder_config.name}" if self.builder_config else "")
-        table = self._color_table()
+        name, table = self.full_name, self._color_table()
         if table is not None:
             return DatasetInfo(name, table.class_names, table.palette)
         if "class_names" not in self.options:
@@ -47,7 +46,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
 
     def pairs(self) -> dict[str, list[FilePair]]:
         """Pairs of images/ and masks/, split by lists or by fraction."""
-        raw = required_folder(self.raw_dir, self.catalogue_info().name, ("images", "masks"))
+        raw = required_folder(self.raw_dir, self.full_name, ("images", "masks"))
         decode = functools.partial(masks.read_mask, table=self._color_table())
         found = paired(raw / "images", raw / "masks", decode=decode)
         return {split: [found[name] for name in names] for split, names in self._split(list(found)).items()}

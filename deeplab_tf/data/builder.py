@@ -49,6 +49,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     A subclass has VERSION, `catalogue_info` and `pairs`, and sets `read`.
 
     Attributes:
+        CONFIGS: names of its configurations beside the plain one.
         OPTIONS: names of the options that it takes.
         DOWNLOADS: where its raw files are to be had, if anyone may have them.
         read: turns one of the items of `pairs` into an Example. Runs in many threads at once, or in Beam's workers: a
@@ -56,6 +57,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """
 
     code_path = None  # tensorflow-datasets would look there for checksums; and fails where no package is installed
+    CONFIGS: tuple[str, ...] = ()
     OPTIONS: tuple[str, ...] = ()
     DOWNLOADS: tuple[Archive, ...] = ()
     read: Callable[[Any], Example]
@@ -91,12 +93,15 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         Raises:
             UserError: there is no such configuration.
         """
-        names = [config.name for config in cls.BUILDER_CONFIGS]
-        if not name and not names:
-            return None
-        if name and name not in names:
-            raise UserError(f"dataset {cls.name!r} has no configuration {name!r}; it has {', '.join(names) or 'none'}")
-        return cls.builder_configs[name or names[0]]
+        if name and name not in cls.CONFIGS:
+            there_are = f"it has {', '.join(cls.CONFIGS)}" if cls.CONFIGS else "it has none"
+            raise UserError(f"dataset {cls.name!r} has no configuration {name!r}; {there_are}")
+        return tfds.core.BuilderConfig(name=name) if name else None
+
+    @property
+    def full_name(self) -> str:
+        """Name of the data set, with its configuration where it has one."""
+        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
 
     def catalogue_info(self) -> DatasetInfo:
         """Name, classes and palette."""

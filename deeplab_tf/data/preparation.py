@@ -69,6 +69,11 @@ def prepare(
         raise UserError(f"--{unknown[0]} does not apply to dataset {name!r}")
     if download:
         raw_dir = _downloaded(builder_class, name, data_dir)
+    elif raw_dir is None and builder_class.DOWNLOADS:
+        raise UserError(
+            f"dataset {name!r} is not prepared in {catalogue.resolved_data_dir(data_dir)}; to prepare it give the "
+            "folder of its raw files as --raw_dir, or --download to fetch them"
+        )
     return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options)
 
 
