@@ -7,6 +7,7 @@ under a temporary name until all is done, with the classes beside them.
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,15 +53,15 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         CONFIGS: names of its configurations beside the plain one.
         OPTIONS: names of the options that it takes.
         DOWNLOADS: where its raw files are to be had, if anyone may have them.
-        read: turns one of the items of `pairs` into an Example. Runs in many threads at once, or in Beam's workers: a
-            function of a module, so that it pickles.
+        read: turns one of the items of `pairs` into an Example, or into None to leave it out. Runs in many threads at
+            once, or in Beam's workers: a function of a module, so that it pickles.
     """
 
     code_path = None  # tensorflow-datasets would look there for checksums; and fails where no package is installed
     CONFIGS: tuple[str, ...] = ()
     OPTIONS: tuple[str, ...] = ()
     DOWNLOADS: tuple[Archive, ...] = ()
-    read: Callable[[Any], Example]
+    read: Callable[[Any], Example | None]
 
     def __init__(
         self,
@@ -152,20 +153,28 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     def _generate_examples(self, split: str, pairs: Sequence[Any]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(total=len(pairs), desc=f"{self.name} {split}", unit=" images")
         num_classes, read = self.catalogue_info().num_classes, type(self).read
-        convert = lambda pair: checked(read(pair), num_classes)  # noqa: E731
+        convert = functools.partial(_converted, read=read, num_classes=num_classes)
         counts = self.counts[split] = np.zeros(256, np.int64)
         with progress:
             for result in _in_order(convert, pairs, on_all_cores=os.cpu_count() or 1):
                 progress.update()
                 try:
-                    features, pixels = result()
+                    converted = result()
                 except UserError as error:
                     if self.on_error != "skip":
                         raise
                     self.skipped.append(str(error))
                 else:
-                    counts += pixels
-                    yield features["image"]["filename"], features
+                    if converted is not None:
+                        features, pixels = converted
+                        counts += pixels
+                        yield features["image"]["filename"], features
+
+
+def _converted(pair: Any, read: Callable[[Any], Example | None], num_classes: int) -> tuple[dict, np.ndarray] | None:
+    """What `checked` returns for a pair; None where it is to be left out."""
+    example = read(pair)
+    return None if example is None else checked(example, num_classes)
 
 
 def checked(example: Example, num_classes: int) -> tuple[dict, np.ndarray]:

@@ -55,6 +55,7 @@ KNOWN = {
         _known("voc2012", classes.VOC, {"train": 1464, "val": 1449, "aug": 9118, "test": 1456}),
         _known("pascal_context", classes.PASCAL_CONTEXT, {"train": 4998, "val": 5105}),
         _known("pascal_context/59", classes.PASCAL_CONTEXT[1:], {"train": 4998, "val": 5105}),
+        _known("person_part", ("background", *classes.PERSON_PARTS), {"train": 1716, "val": 1817}),
         _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
     )
 }

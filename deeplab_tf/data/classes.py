@@ -112,6 +112,16 @@ PASCAL_CONTEXT_IDS = {
 }
 PASCAL_CONTEXT = ("background", *PASCAL_CONTEXT_IDS)
 
+# The parts of a person in PASCAL-Part's files that make up each of the six.
+PERSON_PARTS = {
+    "head": ("head", "leye", "reye", "lear", "rear", "lebrow", "rebrow", "nose", "mouth", "hair"),
+    "torso": ("torso", "neck"),
+    "upper arms": ("luarm", "ruarm"),
+    "lower arms": ("llarm", "rlarm", "lhand", "rhand"),
+    "upper legs": ("luleg", "ruleg"),
+    "lower legs": ("llleg", "rlleg", "lfoot", "rfoot"),
+}
+
 CAMVID = (
     "sky",
     "building",
