@@ -56,6 +56,13 @@ KNOWN = {
         _known("pascal_context", classes.PASCAL_CONTEXT, {"train": 4998, "val": 5105}),
         _known("pascal_context/59", classes.PASCAL_CONTEXT[1:], {"train": 4998, "val": 5105}),
         _known("person_part", ("background", *classes.PERSON_PARTS), {"train": 1716, "val": 1817}),
+        _known("cityscapes", classes.CITYSCAPES, {"train": 2975, "val": 500, "test": 1525}, classes.CITYSCAPES_PALETTE),
+        _known(
+            "cityscapes/coarse",
+            classes.CITYSCAPES,
+            {"train": 2975, "train_extra": 19998, "val": 500},
+            classes.CITYSCAPES_PALETTE,
+        ),
         _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
     )
 }
