@@ -6,6 +6,7 @@ import setuptools
 
 # Reading a prepared data set and training: tensorflow-datasets and the Model Garden (which brings Orbit).
 TRAIN = [
+    "pycocotools",
     "tensorflow-datasets>=4.9.7",
     "tf-models-official>=2.20",
 ]

@@ -110,7 +110,7 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
             options=options,
             provenance=_provenance(raw_dir, options),
         )
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
         builder.download_and_prepare(download_dir=str(workshop / "downloads"))
         builder.check_counts(builder.counts)

@@ -47,8 +47,8 @@ def read_pair(pair: FilePair) -> Example:
     """Reads an image file and its mask file."""
     if pair.problem:
         raise UserError(pair.problem)
-    mask = None if pair.mask is None else pair.decode(_content(pair.mask), str(pair.mask))
-    return Example(pair.name, _content(pair.image), mask, str(pair.image), str(pair.mask))
+    mask = None if pair.mask is None else pair.decode(content(pair.mask), str(pair.mask))
+    return Example(pair.name, content(pair.image), mask, str(pair.image), str(pair.mask))
 
 
 def listed_pair(image: pathlib.Path, mask: pathlib.Path | None, list_file: pathlib.Path, **kwargs: Any) -> FilePair:
@@ -196,7 +196,12 @@ def lookup(classes: Iterable[tuple[int, int]]) -> bytes:
     return bytes(table)
 
 
-def _content(file: RawFile) -> bytes:
+def content(file: RawFile) -> bytes:
+    """The whole content of a raw file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return file.read_bytes()
     except (OSError, KeyError) as error:

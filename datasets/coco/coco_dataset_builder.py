@@ -1,0 +1,155 @@
+"""MS COCO: instance annotations drawn as semantic masks."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from pycocotools import mask as coco_masks
+
+from deeplab_tf.data.archives import files_below
+from deeplab_tf.data.builder import Example, SegmentationBuilder
+from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.classes import COCO_THINGS, VOC_OF_COCO
+from deeplab_tf.data.download import Archive
+from deeplab_tf.data.masks import Mask
+from deeplab_tf.data.raw import RawFile, content, required_folder
+from deeplab_tf.errors import UserError
+
+# Images with fewer pixels of objects are left out.
+_LEAST_PIXELS = 1000
+_YEARS = ("2017", "2014")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImage:
+    """An image and its annotations.
+
+    Attributes:
+        image: its file.
+        height: pixels.
+        width: pixels.
+        things: (class index, COCO's annotation) of each object.
+        source: the annotation file, for messages.
+        problem: what is wrong with it, if that is known before it is read.
+    """
+
+    image: RawFile
+    height: int
+    width: int
+    things: tuple[tuple[int, dict[str, Any]], ...]
+    source: str
+    problem: str = ""
+
+
+def _read(pair: AnnotatedImage) -> Example | None:
+    """Draws the objects, small ones over large ones; crowds have no label. None with too few pixels of objects."""
+    if pair.problem:
+        raise UserError(pair.problem)
+    indices = np.zeros((pair.height, pair.width), np.uint8)
+    by_size = sorted(pair.things, key=lambda thing: (not thing[1].get("iscrowd"), -thing[1]["area"]))
+    for index, annotation in by_size:
+        try:
+            drawn = _drawn(annotation["segmentation"], pair.height, pair.width)
+        except Exception as error:  # pycocotools raises many kinds
+            raise UserError(
+                f"{pair.source}: annotation {annotation.get('id')} of {pair.image.name} cannot be drawn ({error})"
+            ) from error
+        indices[drawn] = 255 if annotation.get("iscrowd") else index
+    if np.count_nonzero((indices > 0) & (indices < 255)) < _LEAST_PIXELS:
+        return None
+    return Example(pair.image.name, content(pair.image), Mask(indices), str(pair.image), pair.source)
+
+
+def _drawn(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """The pixels of polygons, or of a run-length code: bool [height, width]."""
+    if isinstance(segmentation, list):
+        code = coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        code = coco_masks.frPyObjects(segmentation, height, width)
+    else:
+        code = segmentation
+    return coco_masks.decode(code).astype(bool)
+
+
+class Builder(SegmentationBuilder, skip_registration=True):
+    """Eighty things and background ("things"), or the twenty classes of VOC and background ("voc")."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    CONFIGS = ("things", "voc")
+    DOWNLOADS = (
+        Archive(
+            "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+            "sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+            unpack=False,
+        ),
+        Archive(
+            "http://images.cocodataset.org/zips/val2017.zip",
+            "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+            unpack=False,
+        ),
+        Archive(
+            "http://images.cocodataset.org/zips/train2017.zip",
+            "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+            unpack=False,
+        ),
+    )
+    read = staticmethod(_read)
+
+    @classmethod
+    def config_named(cls, name: str) -> tfds.core.BuilderConfig:
+        """One of the two: there is no plain one.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if not name:
+            raise UserError("dataset 'coco' comes as 'coco/things' (80 classes) or 'coco/voc' (the 20 of VOC)")
+        return super().config_named(name)
+
+    def catalogue_info(self) -> DatasetInfo:
+        """Name, classes and palette."""
+        return KNOWN[self.full_name]
+
+    def pairs(self) -> dict[str, list[AnnotatedImage]]:
+        """train and val, of 2017 or 2014."""
+        raw = required_folder(self.raw_dir, self.full_name, ())
+        annotations = files_below(raw, "annotations")
+        year = next((year for year in _YEARS if f"instances_train{year}.json" in annotations), None)
+        if year is None:
+            raise UserError(
+                f"--raw_dir={raw}: has no annotations/instances_train2017.json (nor 2014), unpacked or in a zip file; "
+                "datasets/coco/README.md tells where to get it"
+            )
+        class_of = VOC_OF_COCO
+        if self.full_name == "coco/things":
+            class_of = {number: index for index, number in enumerate(COCO_THINGS, start=1)}
+        files = {split: annotations.get(f"instances_{split}{year}.json") for split in ("train", "val")}
+        return {
+            split: _annotated(file, files_below(raw, f"{split}{year}"), class_of)
+            for split, file in files.items()
+            if file
+        }
+
+
+def _annotated(file: RawFile, images: dict[str, RawFile], class_of: dict[int, int]) -> list[AnnotatedImage]:
+    """The images of an annotation file that show some of the classes."""
+    things: dict[int, list] = {}
+    try:
+        parsed = json.loads(content(file))
+        for annotation in parsed["annotations"]:
+            if annotation["category_id"] in class_of:
+                index = class_of[annotation["category_id"]]
+                things.setdefault(annotation["image_id"], []).append((index, annotation))
+        listed = [(entry["file_name"], entry["height"], entry["width"], entry["id"]) for entry in parsed["images"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r})") from error
+    pairs = []
+    for name, height, width, number in sorted(listed):
+        if number in things:
+            problem = "" if name in images else f"{name}: this image of {file} is missing; check --raw_dir"
+            image = images.get(name, pathlib.Path(name))
+            pairs.append(AnnotatedImage(image, height, width, tuple(things[number]), str(file), problem))
+    return pairs

@@ -1,0 +1,103 @@
+"""COCO's instance annotations."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from deeplab_tf import data
+from deeplab_tf.data import classes
+from deeplab_tf.errors import UserError
+
+PERSON, DOG, KITE, TV = 1, 18, 38, 72
+
+
+def rectangle(left, top, right, bottom):
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotation(number, image, category, segmentation, area, crowd=0):
+    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, "area": area,
+            "iscrowd": crowd, "bbox": [0, 0, 1, 1]}  # fmt: skip
+
+
+@pytest.fixture
+def coco(raw):
+    """Images of 40 x 60: a large dog under a small kite and beside a crowd; a small tv; a kite alone."""
+    crowd = np.zeros((40, 60), np.uint8)
+    crowd[:, 50:] = 1
+    runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[2], crowd.T.ravel(), [2]]))))
+    annotations = [
+        annotation(1, 7, KITE, rectangle(5, 5, 15, 15), 100),
+        annotation(2, 7, DOG, rectangle(0, 0, 40, 40), 1600),
+        annotation(3, 7, PERSON, {"counts": runs.tolist(), "size": [40, 60]}, 400, crowd=1),
+        annotation(4, 8, TV, rectangle(0, 0, 20, 20), 400),
+        annotation(5, 9, KITE, rectangle(0, 0, 50, 30), 1500),
+    ]
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 40, "width": 60} for n in (7, 8, 9, 10)]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    for split in ("train", "val"):
+        raw.text(f"annotations/instances_{split}2017.json", json.dumps(content))
+        for image in images:
+            raw.image(f"{split}2017/{image['file_name']}", 40, 60)
+    return raw
+
+
+def test_things_are_drawn_small_over_large_and_crowds_ignored(coco):
+    directory = coco.prepare("coco/things")
+    examples = coco.examples(directory, "train")
+    assert sorted(examples) == ["000000000007.jpg", "000000000009.jpg"]  # 8 has too few pixels, 10 none
+    names = data.info("coco/things", coco.data_dir).class_names
+    expected = np.zeros((40, 60), np.uint8)
+    expected[:, :40] = names.index("dog")
+    expected[5:15, 5:15] = names.index("kite")
+    expected[:, 50:] = 255
+    np.testing.assert_array_equal(examples["000000000007.jpg"]["label"], expected)
+    assert len(names) == 81
+
+
+def test_the_classes_of_voc_are_a_configuration(coco):
+    directory = coco.prepare("coco/voc")
+    ((name, example),) = coco.examples(directory, "val").items()
+    assert name == "000000000007.jpg"
+    assert set(np.unique(example["label"])) == {0, classes.VOC.index("dog"), 255}
+    assert data.info("coco/voc", coco.data_dir).class_names == classes.VOC
+
+
+def test_every_class_of_voc_has_one_of_coco():
+    assert sorted(classes.VOC_OF_COCO.values()) == list(range(1, 21))
+    names = {classes.VOC[index]: classes.COCO_THINGS[number] for number, index in classes.VOC_OF_COCO.items()}
+    same = {name for name, other in names.items() if name == other}
+    assert len(same) == 14 and names["sofa"] == "couch" and names["tvmonitor"] == "tv"
+    assert len(classes.COCO_THINGS) == 80 and max(classes.COCO_THINGS) == 90
+
+
+def test_zip_files_are_read_as_they_are(coco):
+    for folder, name in (("annotations", "annotations_trainval2017"), ("train2017",) * 2, ("val2017",) * 2):
+        with zipfile.ZipFile(coco.path(f"{name}.zip"), "w") as archive:
+            for path in sorted((coco.folder / folder).iterdir()):
+                archive.write(path, f"{folder}/{path.name}")
+                path.unlink()
+    coco.prepare("coco/things")
+    assert data.info("coco/things", coco.data_dir).splits == {"train": 2, "val": 2}
+
+
+def test_mistakes_are_named(coco):
+    with pytest.raises(UserError, match="'coco' comes as 'coco/things' .* or 'coco/voc'"):
+        coco.prepare("coco")
+    coco.path("train2017/000000000007.jpg").unlink()
+    with pytest.raises(UserError, match="000000000007.jpg: this image of .*instances_train2017.json is missing"):
+        coco.prepare("coco/voc")
+    content = json.loads(coco.path("annotations/instances_val2017.json").read_text())
+    content["annotations"][1]["segmentation"] = {"counts": "x"}
+    coco.text("annotations/instances_val2017.json", json.dumps(content))
+    with pytest.raises(UserError, match="instances_val2017.json: annotation 2 of 000000000007.jpg cannot be drawn"):
+        coco.prepare("coco/things", on_error="stop") if coco.image("train2017/000000000007.jpg", 40, 60) else None
+    coco.text("annotations/instances_train2017.json", "{")
+    with pytest.raises(UserError, match="instances_train2017.json: cannot be read as COCO's instance annotations"):
+        coco.prepare("coco/voc")
+    coco.path("annotations/instances_train2017.json").unlink()
+    with pytest.raises(UserError, match="has no annotations/instances_train2017.json"):
+        coco.prepare("coco/voc")
+    assert coco.left_behind() == []
