@@ -21,7 +21,12 @@ def main() -> None:
     from deeplab_tf.data import preparation
 
     directory = data.prepare(
-        FLAGS.dataset, FLAGS.data_dir, FLAGS.raw_dir, overwrite=FLAGS.overwrite, **flags.prepare_options()
+        FLAGS.dataset,
+        FLAGS.data_dir,
+        FLAGS.raw_dir,
+        overwrite=FLAGS.overwrite,
+        beam_pipeline_options=FLAGS.beam_pipeline_options,
+        **flags.prepare_options(),
     )
     print(preparation.describe(directory))
 

@@ -77,6 +77,13 @@ _float("prepare", "val_fraction", None, "image_folder: fraction of the images to
 _enum("prepare", "on_error", "stop", ["stop", "skip"], "A bad raw file: stop, or leave it out and list it.")
 _bool("prepare", "download", False, "Fetch the raw files first, where their authors allow it.")
 
+_string(
+    "conversion",
+    "beam_pipeline_options",
+    None,
+    "Convert on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
+    "'runner=DirectRunner,direct_num_workers=4'.",
+)
 _bool("conversion", "overwrite", False, "Prepare again what is prepared already.")
 
 _enum("model", "backbone", "resnet101", ["vgg16", "resnet50", "resnet101", "resnet_tiny"], "The feature extractor.")

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -23,6 +24,8 @@ from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask, check_indices, open_image
 from deeplab_tf.errors import UserError
+
+_SKIPPED = "skipped-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         on_error: str = "stop",
         options: dict | None = None,
         provenance: dict | None = None,
+        on_beam: bool = False,
         **kwargs,
     ):
         """Makes a builder.
@@ -79,10 +83,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             on_error: "stop" at the first bad raw file, or "skip" it.
             options: of this data set.
             provenance: what it is made from; goes into its metadata.
+            on_beam: whether Apache Beam converts, instead of threads.
             **kwargs: tensorflow-datasets' own: data_dir, config, version.
         """
         self.raw_dir, self.on_error, self.options = raw_dir, on_error, options or {}
-        self._provenance = provenance or {}
+        self._provenance, self._on_beam = provenance or {}, on_beam
         self.skipped: list[str] = []
         self.counts: dict[str, np.ndarray] = {}
         super().__init__(**kwargs)
@@ -148,7 +153,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             for pair in itertools.chain.from_iterable(splits.values()):
                 if getattr(pair, "problem", ""):
                     raise UserError(pair.problem)
-        return {split: self._generate_examples(split, pairs) for split, pairs in splits.items()}
+        generate = self._on_beam_workers if self._on_beam else self._generate_examples
+        return {split: generate(split, pairs) for split, pairs in splits.items()}
 
     def _generate_examples(self, split: str, pairs: Sequence[Any]) -> Iterator[tuple[str, dict]]:
         progress = tqdm.tqdm(total=len(pairs), desc=f"{self.name} {split}", unit=" images")
@@ -169,6 +175,42 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                         features, pixels = converted
                         counts += pixels
                         yield features["image"]["filename"], features
+
+    def _on_beam_workers(self, split: str, pairs: Sequence[Any]):
+        """The same as a Beam transform; what is wrong with bad pairs goes to text files beside the records."""
+        import apache_beam as beam
+
+        convert = functools.partial(_tagged, read=type(self).read, num_classes=self.catalogue_info().num_classes)
+        skipped_file = os.path.join(self.data_dir, f"{_SKIPPED}{split}")
+
+        @beam.ptransform_fn
+        def examples(pipeline):
+            converted = pipeline | beam.Create(pairs) | beam.Reshuffle() | beam.FlatMap(convert).with_outputs()
+            _ = converted.skipped | beam.io.WriteToText(skipped_file, shard_name_template="")
+            return converted.examples
+
+        return examples()
+
+    def _process_pipeline_result(self, pipeline_result) -> None:
+        for path in sorted(pathlib.Path(self.data_dir).glob(f"{_SKIPPED}*")):
+            self.skipped.extend(path.read_text(encoding="utf-8").splitlines())
+            path.unlink()
+        if self.skipped and self.on_error == "stop":
+            others = f" ({len(self.skipped) - 1} more are bad)" if len(self.skipped) > 1 else ""
+            raise UserError(self.skipped[0] + others)
+
+
+def _tagged(pair: Any, read: Callable[[Any], Example | None], num_classes: int) -> Iterator[Any]:
+    """Converts a pair for Beam: an example, or what is wrong with it."""
+    from apache_beam.pvalue import TaggedOutput
+
+    try:
+        converted = _converted(pair, read, num_classes)
+    except UserError as error:
+        yield TaggedOutput("skipped", str(error))
+    else:
+        if converted is not None:
+            yield TaggedOutput("examples", (converted[0]["image"]["filename"], converted[0]))
 
 
 def _converted(pair: Any, read: Callable[[Any], Example | None], num_classes: int) -> tuple[dict, np.ndarray] | None:

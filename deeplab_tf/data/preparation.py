@@ -1,28 +1,18 @@
 """Preparing a data set: from raw files to TFRecords."""
 
 import hashlib
-import importlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
-import types
 from typing import Any
 
 from absl import logging
 
-from deeplab_tf.data import catalogue
+from deeplab_tf.data import builders, catalogue
 from deeplab_tf.data.download import fetch
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_text
-
-_BUILDERS = pathlib.Path(__file__).resolve().parents[2] / "datasets"
-
-
-def available() -> list[str]:
-    """Names of the data sets that have a builder."""
-    return sorted(path.parent.name for path in _BUILDERS.glob("*/*_dataset_builder.py"))
 
 
 def prepare(
@@ -33,6 +23,7 @@ def prepare(
     on_error: str = "stop",
     overwrite: bool = False,
     download: bool = False,
+    beam_pipeline_options: str | None = None,
     **options: Any,
 ) -> str:
     """Prepares a data set, if it is not prepared yet.
@@ -46,6 +37,8 @@ def prepare(
             it in `skipped.txt` beside the records.
         overwrite: prepare it again if it is prepared already.
         download: fetch the raw files first, to `<data_dir>/downloads/<name>`, in place of `raw_dir`.
+        beam_pipeline_options: convert on Apache Beam, for data too large for one machine; its options, separated by
+            commas: "runner=DirectRunner,direct_num_workers=4".
         **options: of the data set, those of the builder's `OPTIONS`; None counts as not given.
 
     Returns:
@@ -63,7 +56,7 @@ def prepare(
     if directory is not None and not overwrite:
         _check_same(name, directory, raw_dir, options)
         return directory
-    builder_class = _builder_class(name.split("/")[0])
+    builder_class = builders.builder_class(name.split("/")[0])
     unknown = sorted(set(options) - set(builder_class.OPTIONS))
     if unknown:
         raise UserError(f"--{unknown[0]} does not apply to dataset {name!r}")
@@ -74,7 +67,8 @@ def prepare(
             f"dataset {name!r} is not prepared in {catalogue.resolved_data_dir(data_dir)}; to prepare it give the "
             "folder of its raw files as --raw_dir, or --download to fetch them"
         )
-    return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options)
+    beam_options = None if beam_pipeline_options is None else _beam_options(beam_pipeline_options)
+    return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options, beam_options)
 
 
 def describe(directory: str | os.PathLike) -> str:
@@ -91,7 +85,15 @@ def describe(directory: str | os.PathLike) -> str:
     return "\n".join(lines)
 
 
-def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None, on_error: str, options: dict) -> str:
+def _build(
+    builder_class,
+    name: str,
+    data_dir: pathlib.Path,
+    raw_dir: str | None,
+    on_error: str,
+    options: dict,
+    beam_options: Any,
+) -> str:
     """Builds in a folder of its own and moves the result into place when it is whole."""
     import tensorflow_datasets as tfds
 
@@ -109,10 +111,12 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
             on_error=on_error,
             options=options,
             provenance=_provenance(raw_dir, options),
+            on_beam=beam_options is not None,
         )
         logging.set_verbosity(logging.ERROR)
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
-        builder.download_and_prepare(download_dir=str(workshop / "downloads"))
+        settings = tfds.download.DownloadConfig(beam_options=beam_options)
+        builder.download_and_prepare(download_dir=str(workshop / "downloads"), download_config=settings)
         builder.check_counts(builder.counts)
         built = pathlib.Path(builder.data_path)
         if builder.skipped:
@@ -127,6 +131,15 @@ def _build(builder_class, name: str, data_dir: pathlib.Path, raw_dir: str | None
         logging.set_verbosity(verbosity)
         shutil.rmtree(workshop, ignore_errors=True)
     return str(directory)
+
+
+def _beam_options(text: str) -> Any:
+    """Options of a Beam pipeline, as tensorflow-datasets' own command line takes them."""
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam_pipeline_options needs Apache Beam: pip install apache-beam") from error
+    return PipelineOptions([f"--{option}" for option in text.split(",") if option])
 
 
 def _downloaded(builder_class, name: str, data_dir: str | os.PathLike | None) -> str:
@@ -166,21 +179,3 @@ def _provenance(raw_dir: str | None, options: dict) -> dict:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else value
 
     return {"raw_dir": raw_dir, "options": {key: fingerprint(value) for key, value in options.items()}}
-
-
-def _builder_class(name: str):
-    """The builder of a data set, from the repository's `datasets/`.
-
-    That folder is no installed package (the name belongs to another library), so it is imported as a package of another
-    name.
-    """
-    if name not in available():
-        if not _BUILDERS.is_dir():
-            raise UserError(
-                f"dataset {name!r} cannot be prepared: the builders come with the repository, in datasets/, and "
-                f"{_BUILDERS} does not exist; install from a clone with pip install -e ."
-            )
-        raise UserError(f"no dataset {name!r}; there are {', '.join(available())}")
-    package = sys.modules.setdefault("deeplab_tf_datasets", types.ModuleType("deeplab_tf_datasets"))
-    package.__path__ = [str(_BUILDERS)]
-    return importlib.import_module(f"deeplab_tf_datasets.{name}.{name}_dataset_builder").Builder

@@ -5,6 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+
+from deeplab_tf import data
+from deeplab_tf.data import builders
+from deeplab_tf.errors import UserError
 
 PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
 
@@ -39,3 +44,9 @@ def test_a_mistake_is_one_line(raw, grid):
 def test_help_tells_the_data_sets(tmp_path):
     result = run(tmp_path, "--help")
     assert "shapes" in result.stdout and "--dataset" in result.stdout and "raw files in, TFRecords out" in result.stdout
+
+
+def test_builders_need_a_clone(monkeypatch, tmp_path):
+    monkeypatch.setattr(builders, "FOLDER", tmp_path / "datasets")
+    with pytest.raises(UserError, match="the builders come with the repository"):
+        data.prepare("camvid", tmp_path, tmp_path)
