@@ -29,6 +29,10 @@ def main() -> None:
         **flags.prepare_options(),
     )
     print(preparation.describe(directory))
+    if FLAGS.summarize:
+        from deeplab_tf.data.summary import summarize
+
+        print(f"\n{summarize(directory)}")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ _string(
     "Convert on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
     "'runner=DirectRunner,direct_num_workers=4'.",
 )
+_bool("conversion", "summarize", False, "Print counts, sizes and class frequencies, and draw a contact sheet.")
 _bool("conversion", "overwrite", False, "Prepare again what is prepared already.")
 
 _enum("model", "backbone", "resnet101", ["vgg16", "resnet50", "resnet101", "resnet_tiny"], "The feature extractor.")

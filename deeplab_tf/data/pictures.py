@@ -1,64 +1,61 @@
-"""Masks as pictures: in the colours of their classes, laid over the image, and many on one sheet."""
+"""A contact sheet: many images with their masks laid over them, to see at a glance whether a data set is right."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-_IGNORE_COLOR = (224, 224, 192)  # VOC's, of object borders
+_CELL, _GAP, _COLUMNS = 220, 4, 6
+_OPACITY = 0.65
+_VOID_COLOR = (255, 255, 255)
 
 
-def colorize(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Shows class indices in the colours of the palette.
+def contact_sheet(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], class_names: Sequence[str], palette: np.ndarray
+) -> np.ndarray:
+    """Puts images and their masks on a grid, over a legend.
 
     Args:
-        labels: uint8 [H, W].
+        pairs: image uint8 [H, W, 3] and mask uint8 [H, W] of each example; pixels without a label are shown white.
+        class_names: of the classes.
         palette: uint8 [num_classes, 3], RGB.
 
     Returns:
-        uint8 [H, W, 3]; indices beyond the palette, like 255, are cream.
+        uint8 [height, width, 3].
     """
-    colors = np.full((256, 3), _IGNORE_COLOR, np.uint8)
-    colors[: len(palette)] = palette
-    return colors[labels]
-
-
-def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Lays a mask over its image.
-
-    Args:
-        image: uint8 [H, W, 3], RGB.
-        labels: uint8 [H, W].
-        palette: uint8 [num_classes, 3], RGB.
-        opacity: of the mask, 0 to 1.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    mixed = (1 - opacity) * image + opacity * colorize(labels, palette)
-    return np.rint(mixed).astype(np.uint8)
-
-
-def contact_sheet(pictures: Sequence[np.ndarray], columns: int, cell: int = 240, gap: int = 4) -> np.ndarray:
-    """Puts pictures on a grid, each shrunk to fit its cell.
-
-    Args:
-        pictures: uint8 [H, W, 3] each.
-        columns: pictures in a row.
-        cell: side of a cell, pixels.
-        gap: between cells, pixels.
-
-    Returns:
-        uint8 [H, W, 3], on white.
-    """
-    rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (cell + gap) - gap, rows * (cell + gap) - gap), "white")
-    for place, picture in enumerate(pictures):
-        small = Image.fromarray(picture)
-        scale = cell / max(small.size)
-        small = small.resize([max(1, round(side * scale)) for side in small.size], Image.Resampling.BILINEAR)
-        row, column = divmod(place, columns)
-        margins = [(cell - side) // 2 for side in small.size]
-        sheet.paste(small, (column * (cell + gap) + margins[0], row * (cell + gap) + margins[1]))
+    cells = [cell for image, mask in pairs for cell in (image, _overlay(image, mask, palette))]
+    step = _CELL + _GAP
+    rows = math.ceil(len(cells) / _COLUMNS)
+    legend = _legend(class_names, palette, _COLUMNS * step)
+    sheet = Image.new("RGB", (_COLUMNS * step, rows * step + legend.height), "black")
+    for place, cell in enumerate(cells):
+        picture = Image.fromarray(cell)
+        picture.thumbnail((_CELL, _CELL), Image.Resampling.BILINEAR)
+        row, column = divmod(place, _COLUMNS)
+        sheet.paste(picture, (column * step, row * step))
+    sheet.paste(legend, (0, rows * step))
     return np.asarray(sheet)
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    colors = np.full((256, 3), _VOID_COLOR, np.uint8)
+    colors[: len(palette)] = palette
+    return np.rint((1 - _OPACITY) * image + _OPACITY * colors[mask]).astype(np.uint8)
+
+
+def _legend(class_names: Sequence[str], palette: np.ndarray, width: int) -> Image.Image:
+    """The colour of each class beside its index and name."""
+    font, height = ImageFont.load_default(size=14), 24
+    entries = [(f"{index} {name}", tuple(palette[index].tolist())) for index, name in enumerate(class_names)]
+    entries.append(("no label", _VOID_COLOR))
+    column_width = max(int(font.getlength(text)) for text, _ in entries) + 40
+    per_row = max(1, width // column_width)
+    legend = Image.new("RGB", (width, height * math.ceil(len(entries) / per_row)), "black")
+    draw = ImageDraw.Draw(legend)
+    for place, (text, color) in enumerate(entries):
+        row, column = divmod(place, per_row)
+        left, top = column * column_width, row * height
+        draw.rectangle((left + 4, top + 4, left + 20, top + 20), color, "white")
+        draw.text((left + 28, top + 3), text, "white", font)
+    return legend

@@ -20,6 +20,7 @@ MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
 
 _ENCODED, _FILENAME, _MASK = "image/encoded", "image/filename", "image/segmentation/class/encoded"
 _FEATURES = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in (_ENCODED, _FILENAME, _MASK)}
+_FEATURES |= {f"image/{key}": tf.io.FixedLenFeature([], tf.int64, default_value=0) for key in ("height", "width")}
 
 
 def training_pipeline(
@@ -85,13 +86,22 @@ def training_pipeline(
     return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
 
 
-def evaluation_pipeline(directory: str | os.PathLike, split: str, limit: int | None = None) -> tf.data.Dataset:
+def evaluation_pipeline(
+    directory: str | os.PathLike,
+    split: str,
+    limit: int | None = None,
+    *,
+    num_shards: int = 1,
+    shard_index: int = 0,
+) -> tf.data.Dataset:
     """One pass over a split, at the images' own sizes, in the order of the records.
 
     Args:
         directory: a prepared data set (`prepared_directory`), or any directory of TFRecords with these features.
         split: a split of it, or several joined by "+".
-        limit: stop after this many examples.
+        limit: only the first so many examples.
+        num_shards: number of hosts that share the examples; each reads its own alone.
+        shard_index: which of them this is: it gets every `num_shards`-th example, from this one on.
 
     Returns:
         a dataset of {"image": uint8 [H, W, 3] RGB, "label": uint8 [H, W], "filename": string}. A split without masks
@@ -113,8 +123,33 @@ def evaluation_pipeline(directory: str | os.PathLike, split: str, limit: int | N
         )
         return {"image": image, "label": label, "filename": read["filename"]}
 
-    dataset = tf.data.Dataset.range(count)
+    dataset = tf.data.Dataset.range(shard_index, count, num_shards)
     dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.with_options(_options()).prefetch(2)
+
+
+def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
+    """One pass over the labels of a split, without decoding the images: uint8 [H, W] each, in the records' order.
+
+    Args:
+        directory: a prepared data set (`prepared_directory`).
+        split: a split of it, or several joined by "+".
+
+    Raises:
+        UserError: the directory or the split is missing or damaged.
+    """
+    records = _open(directory, split)
+
+    def label_at(number):
+        read = _parsed(records.read, number)
+        return tf.cond(
+            read["mask"] == "",
+            lambda: tf.fill(tf.stack([read["height"], read["width"]]), tf.constant(255, tf.uint8)),
+            lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
+        )
+
+    dataset = tf.data.Dataset.range(len(records))
+    dataset = dataset.map(label_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
 
@@ -132,10 +167,16 @@ def _open(directory: str | os.PathLike, split: str) -> Records:
 
 
 def _parsed(read: Callable[[int], bytes], number: tf.Tensor) -> dict:
-    """The bytes of an example: "encoded" (the image), "mask", "filename"."""
+    """What a record holds: "encoded" (the image), "mask", "filename", "height", "width"."""
     serialized = tf.ensure_shape(tf.numpy_function(lambda n: read(int(n)), [number], tf.string), [])
     parsed = tf.io.parse_single_example(serialized, _FEATURES)
-    return {"encoded": parsed[_ENCODED], "mask": parsed[_MASK], "filename": parsed[_FILENAME]}
+    return {
+        "encoded": parsed[_ENCODED],
+        "mask": parsed[_MASK],
+        "filename": parsed[_FILENAME],
+        "height": parsed["image/height"],
+        "width": parsed["image/width"],
+    }
 
 
 def _shuffled(records: Records, seed: int) -> Callable[[int], bytes]:

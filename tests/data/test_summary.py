@@ -1,0 +1,48 @@
+"""Counts and pictures of a prepared data set."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import data
+from deeplab_tf.data import summary
+from deeplab_tf.data.pictures import contact_sheet
+
+PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
+
+
+def test_counts_are_those_of_the_labels(shapes_dir):
+    found = summary.summarize_split(shapes_dir, "val")
+    labels = [example["label"] for example in data.evaluation_pipeline(shapes_dir, "val").as_numpy_iterator()]
+    np.testing.assert_array_equal(found.sizes, [label.shape for label in labels])
+    for value in range(256):
+        assert found.pixels[value] == sum((label == value).sum() for label in labels)
+        assert found.images[value] == sum((label == value).any() for label in labels)
+
+
+def test_the_command_prints_and_draws(shapes_dir):
+    data_dir = pathlib.Path(shapes_dir).parents[1]
+    command = [sys.executable, PREPARE, "--dataset=shapes", f"--data_dir={data_dir}", "--summarize"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "train            400" in printed and "background" in printed and "never occur" not in printed
+    sheet = Image.open(pathlib.Path(shapes_dir) / "contact_sheet.jpg")
+    assert sheet.size[0] > 1000 and sheet.size[1] > 1000
+
+
+def test_classes_that_never_occur_are_named(shapes_dir, monkeypatch):
+    found = summary.summarize_split(shapes_dir, "val")
+    found.pixels[3] = 0
+    monkeypatch.setattr(summary, "summarize_split", lambda directory, split: found)
+    assert "never occur: star" in summary.summarize(shapes_dir)
+
+
+def test_a_sheet_shows_image_and_mask_side_by_side():
+    image, mask = np.full((100, 200, 3), 100, np.uint8), np.zeros((100, 200), np.uint8)
+    mask[:, 100:] = 255
+    sheet = contact_sheet([(image, mask)], ["thing"], np.array([[0, 0, 200]], np.uint8))
+    np.testing.assert_array_equal(sheet[50, 100], [100, 100, 100])
+    np.testing.assert_allclose(sheet[50, 224 + 30], [35, 35, 165], atol=1)
+    np.testing.assert_allclose(sheet[50, 224 + 170], [201, 201, 201], atol=1)
