@@ -16,7 +16,7 @@ def main() -> None:
     from deeplab_tf.evaluation import Segmenter, evaluate_and_draw
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
-    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, scales=flags.numbers("eval_scales"))
+    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, **flags.inference_options())
     directory = data.prepared_directory(FLAGS.dataset, FLAGS.data_dir)
     examples = data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.limit)
     evaluation = evaluate_and_draw(segmenter, examples, model_dir, pictures=FLAGS.overlays)

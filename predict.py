@@ -17,7 +17,7 @@ def main() -> None:
     from deeplab_tf.evaluation.predict import find_images
 
     inputs = find_images(FLAGS.input)
-    segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, scales=flags.numbers("eval_scales"))
+    segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
     output_dir = FLAGS.output_dir or pathlib.Path(FLAGS.model_dir) / "predictions"
     predictions = predict(segmenter, inputs, output_dir)
     kinds = "masks/, masks_crf/ and overlays/" if FLAGS.crf else "masks/ and overlays/"

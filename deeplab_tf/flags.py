@@ -129,6 +129,11 @@ _integer("training", "overlays", 4, "Validation images to draw in TensorBoard at
 _bool("evaluation", "crf", False, "Refine with the dense CRF as well (parameters: crf.json in the model_dir).")
 _integer("evaluation", "limit", None, "Evaluate only the first images of the split.", 1)
 _list("evaluation", "eval_scales", None, "Scales of the network's input for inference; default: as in training.")
+_bool("evaluation", "eval_mirror", False, "Average the scores of the image and of its mirror image.")
+_integer(
+    "evaluation", "tile_size", None, "Cut larger images into tiles of this height and width, pixels; saves memory.", 9
+)
+_integer("evaluation", "tile_overlap", 128, "Pixels by which neighbouring tiles overlap, blended there.", 1)
 
 _string("prediction", "input", None, "An image, a folder of images, or a quoted glob.")
 _string("prediction", "output_dir", None, "Folder for masks and overlays; default: <model_dir>/predictions.")
@@ -221,6 +226,16 @@ def _serialized(name: str) -> str:
 def prepare_options() -> dict[str, object]:
     """The flags of `deeplab_tf.data.prepare` by name; None where a flag is not given."""
     return {name: FLAGS[name].value for name in TOPICS["prepare"]}
+
+
+def inference_options() -> dict[str, object]:
+    """The flags of inference as `Segmenter.load` takes them."""
+    return {
+        "scales": numbers("eval_scales"),
+        "mirror": FLAGS.eval_mirror,
+        "tile_size": FLAGS.tile_size,
+        "tile_overlap": FLAGS.tile_overlap,
+    }
 
 
 def numbers(name: str) -> tuple[float, ...] | None:

@@ -8,15 +8,19 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.evaluation import pictures as drawing
+from deeplab_tf.evaluation import trimap
 from deeplab_tf.evaluation.evaluate import Evaluation, evaluate
 from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
-from deeplab_tf.training.run_files import EVALUATION_FILE, OVERLAYS
+from deeplab_tf.training.run_files import EVALUATION_FILE, IMAGE_COUNTS_FILE, OVERLAYS
 
 
 def evaluate_and_draw(
     segmenter: Segmenter, examples: tf.data.Dataset, model_dir: str | pathlib.Path, *, pictures: int = 4
 ) -> Evaluation:
-    """Evaluates; writes `evaluation.json` and the panels of the first examples to `overlays/` in `model_dir`.
+    """Evaluates; writes the figures and the panels of the first examples to `model_dir`.
+
+    `evaluation.json` holds all that was measured, `evaluation_images.npz` the counts of each image
+    (`ImageCounts.load`), `overlays/` the panels.
 
     Args:
         segmenter: as for `evaluate`.
@@ -32,8 +36,9 @@ def evaluate_and_draw(
             panel = draw_example(segmenter, example, unrefined, refined)
             drawing.save_picture(model_dir / OVERLAYS / f"{stem}.png", panel)
 
-    evaluation = evaluate(segmenter, examples, on_example=save)
+    evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, on_example=save)
     evaluation.save(model_dir / EVALUATION_FILE)
+    evaluation.image_counts.save(model_dir / IMAGE_COUNTS_FILE)
     return evaluation
 
 

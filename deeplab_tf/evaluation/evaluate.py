@@ -6,17 +6,19 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
 from deeplab_tf import files
+from deeplab_tf.evaluation.image_counts import ImageCounts, class_counts
 from deeplab_tf.evaluation.metrics import ConfusionMatrix
 from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 
-# Images that may wait for the CRF while the network goes on.
+# Images that may wait for the CRF and the metrics while the network goes on.
 _IN_FLIGHT = 2
 
 
@@ -30,6 +32,9 @@ class Evaluation:
         crf: confusion matrix after the CRF; None without one.
         images: their number.
         seconds: of the whole evaluation.
+        image_counts: the same, image by image.
+        network_trimap: quality near boundaries, of the network alone; None where it was not asked for.
+        crf_trimap: likewise after the CRF.
     """
 
     class_names: tuple[str, ...]
@@ -37,6 +42,14 @@ class Evaluation:
     crf: ConfusionMatrix | None
     images: int
     seconds: float
+    image_counts: ImageCounts
+    network_trimap: TrimapCurve | None = None
+    crf_trimap: TrimapCurve | None = None
+
+    @property
+    def final(self) -> ConfusionMatrix:
+        """The confusion matrix after the last step: the CRF where there is one."""
+        return self.network if self.crf is None else self.crf
 
     def table(self) -> str:
         """Per-class intersection over union and the summary figures, in percent, as text."""
@@ -75,6 +88,12 @@ class Evaluation:
                 }
                 for name, matrix in matrices.items()
             },
+        } | ({"trimap": self._trimap_as_json()} if self.network_trimap else {})
+
+    def _trimap_as_json(self) -> dict[str, list]:
+        curves = {"network": self.network_trimap} | ({"crf": self.crf_trimap} if self.crf_trimap else {})
+        return {"widths": list(self.network_trimap.widths)} | {
+            name: [_or_null(value) for value in curve.mean_iou] for name, curve in curves.items()
         }
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -86,53 +105,82 @@ def evaluate(
     segmenter: Segmenter,
     examples: Iterable[Mapping[str, Any]],
     *,
+    trimap_widths: Sequence[float] = (),
     on_example: Callable[[int, Mapping[str, Any], Segmentation, Segmentation | None], None] | None = None,
 ) -> Evaluation:
     """Counts, over all examples, how the segmenter's labels agree with the truth.
 
-    The CRF, where the segmenter has one, runs on a thread of its own, so the network works on the next image meanwhile;
-    no more than a few score maps are in memory at any time.
+    The network has this thread; interpolation, CRF and metrics have another, so they work on an image while the network
+    works on the next. No more than a few score maps are in memory at any time.
 
     Args:
         segmenter: with `info` (the classes).
-        examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]}, NumPy arrays or tensors, as
-          `deeplab_tf.data.evaluation_pipeline` gives them.
-        on_example: called in order with (index, example, result of the network, result after the CRF or None).
+        examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]} and, where there is one, "filename"; NumPy arrays or
+            tensors, as `deeplab_tf.data.evaluation_pipeline` gives them.
+        trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`.
+        on_example: called in order, on this thread, with (index, example, result of the network, result after the CRF
+            or None).
 
     Raises:
         UserError: a label is no class of the segmenter.
     """
     started = time.monotonic()
     info = segmenter.info
-    network = ConfusionMatrix.empty(info.num_classes)
-    crf = ConfusionMatrix.empty(info.num_classes) if segmenter.crf else None
-    images = 0
+    stages = ("network", "crf") if segmenter.crf else ("network",)
+    totals = {stage: ConfusionMatrix.empty(info.num_classes) for stage in stages}
+    curves = {stage: TrimapCurve(info.num_classes, trimap_widths) for stage in stages} if trimap_widths else {}
+    counts = {stage: [] for stage in stages}
+    filenames = []
 
-    def count(example: Mapping[str, Any], unrefined: Segmentation, refined: Segmentation | None) -> None:
-        nonlocal images
+    def finish(example: Mapping[str, Any], image: np.ndarray, unrefined: Segmentation) -> dict[str, Segmentation]:
+        results = {"network": unrefined}
+        if segmenter.crf:
+            results["crf"] = segmenter.refined(image, unrefined)
         label = np.asarray(example["label"])
-        network.add(label, unrefined.labels, info.ignore_label)
-        if refined is not None:
-            crf.add(label, refined.labels, info.ignore_label)
-        if on_example:
-            on_example(images, example, unrefined, refined)
-        images += 1
+        distance = boundary_distance(label) if curves else None
+        for stage, result in results.items():
+            confusion = ConfusionMatrix.empty(info.num_classes)
+            confusion.add(label, result.labels, info.ignore_label)
+            totals[stage].counts += confusion.counts
+            counts[stage].append(class_counts(confusion.counts))
+            if curves:
+                curves[stage].add(label, result.labels, distance, info.ignore_label)
+        return results
 
     waiting = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as crf_thread:
+
+    def next_in_order() -> None:
+        example, finishing = waiting.popleft()
+        results = finishing.result()
+        if on_example:
+            on_example(len(filenames), example, results["network"], results.get("crf"))
+        filenames.append(_filename(example, len(filenames)))
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
         for example in tqdm.tqdm(examples, "evaluate", leave=False, unit="image", dynamic_ncols=True):
             image = np.asarray(example["image"])
-            unrefined = segmenter.without_crf(image)
-            if segmenter.crf is None:
-                count(example, unrefined, None)
-                continue
-            waiting.append((example, unrefined, crf_thread.submit(segmenter.refined, image, unrefined)))
+            waiting.append((example, worker.submit(finish, example, image, segmenter.without_crf(image))))
             if len(waiting) > _IN_FLIGHT:
-                example, unrefined, refining = waiting.popleft()
-                count(example, unrefined, refining.result())
-        for example, unrefined, refining in waiting:
-            count(example, unrefined, refining.result())
-    return Evaluation(info.class_names, network, crf, images, time.monotonic() - started)
+                next_in_order()
+        while waiting:
+            next_in_order()
+    arrays = {stage: np.array(rows, np.int64).reshape(-1, 3, info.num_classes) for stage, rows in counts.items()}
+    return Evaluation(
+        class_names=tuple(info.class_names),
+        network=totals["network"],
+        crf=totals.get("crf"),
+        images=len(filenames),
+        seconds=time.monotonic() - started,
+        image_counts=ImageCounts(tuple(info.class_names), tuple(filenames), **arrays),
+        network_trimap=curves.get("network"),
+        crf_trimap=curves.get("crf"),
+    )
+
+
+def _filename(example: Mapping[str, Any], index: int) -> str:
+    """The name of an example's image; its number where it has none."""
+    name = np.asarray(example.get("filename", str(index))).item()
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _percent(value: float) -> str:

@@ -1,10 +1,10 @@
 """A trained network, optionally with the dense CRF, as one call: image in, labels and probabilities out."""
 
-import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -13,47 +13,84 @@ from deeplab_tf import files
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
+from deeplab_tf.evaluation.tiling import Tiling
+from deeplab_tf.evaluation.upsampling import highest, upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
 from deeplab_tf.training.run_files import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
 
 
-@dataclasses.dataclass(frozen=True)
 class Segmentation:
     """What a `Segmenter` says of one image.
 
-    Attributes:
-        labels: uint8 [H, W], the most probable class of each pixel.
-        probabilities: float32 [H, W, C], adding up to 1 at each pixel.
+    Args:
+        labels: uint8 [H, W]; or a function that computes them.
+        probabilities: float32 [H, W, C]; or a function that computes them. They take 4C times the memory of the labels,
+            so what is not asked for is not computed.
     """
 
-    labels: np.ndarray
-    probabilities: np.ndarray
+    def __init__(
+        self, labels: np.ndarray | Callable[[], np.ndarray], probabilities: np.ndarray | Callable[[], np.ndarray]
+    ):
+        self._labels = labels
+        self._probabilities = probabilities
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The most probable class of each pixel, uint8 [H, W]."""
+        return self._labels() if callable(self._labels) else self._labels
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of each class at each pixel, float32 [H, W, C], adding up to 1 at each pixel."""
+        return self._probabilities() if callable(self._probabilities) else self._probabilities
 
 
 class Segmenter:
     """Segments whole images of any size with a DeepLab and, where given, a dense CRF.
 
     Args:
-        model: a `DeepLab`; images are seen at each of its `scales`.
+        model: a `DeepLab`; images are seen at each of its `scales`, the score maps fused by maximum (Sec. 4.2).
         crf: refines the probabilities of the network; None leaves them as they are.
         info: names and colours of the classes, for those who draw.
+        mirror: whether the network sees the mirrored image too; the scores of the two are averaged at every pixel.
+        tile_size: height and width, in pixels, of the tiles that larger images are cut into, so that the memory of the
+            network does not grow with the image; None: no tiles. Rounded up to `Tiling`'s grid.
+        tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
+
+    Raises:
+        UserError: the overlap does not fit the tiles.
 
     Example:
         >>> segmenter = deeplab_tf.Segmenter.load("runs/voc")
         >>> segmenter(image).labels  # uint8 [H, W]
     """
 
-    def __init__(self, model: DeepLab, crf: DenseCRF | None = None, info: DatasetInfo | None = None):
+    def __init__(
+        self,
+        model: DeepLab,
+        crf: DenseCRF | None = None,
+        info: DatasetInfo | None = None,
+        *,
+        mirror: bool = False,
+        tile_size: int | None = None,
+        tile_overlap: int = 128,
+    ):
         self.model = model
         self.crf = crf
         self.info = info
-        self._segment = tf.function(
-            self._segment_graph, input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="image")]
+        self.mirror = mirror
+        self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, model.scales) if tile_size else None
+        self._score = tf.function(
+            self._score_graph, input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="image")]
         )
 
     @classmethod
     def load(
-        cls, model_dir: str | pathlib.Path, crf: DenseCRF | bool = False, scales: Sequence[float] | None = None
+        cls,
+        model_dir: str | pathlib.Path,
+        crf: DenseCRF | bool = False,
+        scales: Sequence[float] | None = None,
+        **options: Any,
     ) -> Self:
         """The segmenter that `train.py` left in `model_dir`, with the weights of its last checkpoint.
 
@@ -61,6 +98,7 @@ class Segmenter:
             model_dir: folder of the run.
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the paper's where there is no such file.
             scales: of the network's input; default: as in training.
+            **options: further ones of `Segmenter`: mirror, tile_size, tile_overlap.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -92,7 +130,7 @@ class Segmenter:
             palette=np.array(classes["palette"], np.uint8),
             ignore_label=classes["ignore_label"],
         )
-        return cls(model, crf or None, info)
+        return cls(model, crf or None, info, **options)
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
@@ -122,15 +160,22 @@ class Segmenter:
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise UserError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3], RGB, not empty")
-        labels, probabilities = self._segment(image[np.newaxis])
-        return Segmentation(labels[0].numpy(), probabilities[0].numpy())
+        height, width = image.shape[:2]
+        views = (image, image[:, ::-1]) if self.mirror else (image,)
+        score_maps = np.stack([self._score_map(view) for view in views])
+        where = (score_maps, height, width, self.model.output_stride)
+        return Segmentation(lambda: upsampled_labels(*where), lambda: upsampled_probabilities(*where))
 
     def refined(self, image: np.ndarray, unrefined: Segmentation) -> Segmentation:
         """What the CRF makes of the network's probabilities. Needs no network, so another thread may run it."""
         marginals = self.crf(image, unrefined.probabilities)
-        return Segmentation(marginals.argmax(-1).astype(np.uint8), marginals)
+        return Segmentation(lambda: highest(marginals), marginals)
 
-    def _segment_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """uint8 [1, H, W, 3] -> labels uint8 [1, H, W], probabilities float32 [1, H, W, C]."""
-        logits = self.model.full_resolution(images)
-        return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8), tf.nn.softmax(logits)
+    def _score_map(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] -> float32 [h, w, C], to the end of the padding; in tiles where the image is larger."""
+        score = lambda part: self._score(part[np.newaxis]).numpy()  # noqa: E731
+        return self.tiling.score_map(score, image) if self.tiling else score(image)
+
+    def _score_graph(self, images: tf.Tensor) -> tf.Tensor:
+        """uint8 [1, H, W, 3] -> the fused score map to the end of the padding, float32 [h, w, C]."""
+        return self.model.score_maps(images, crop=False)["fused"][0]

@@ -1,0 +1,49 @@
+"""A small network with weights under which its scores differ from place to place."""
+
+import keras
+import numpy as np
+import pytest
+
+from deeplab_tf import DeepLab, Segmenter
+from deeplab_tf.data import info
+
+CLASSES = 8  # of the data set `shapes`
+
+
+def _network(scales=(1.0,), num_classes=CLASSES, **arguments) -> DeepLab:
+    keras.utils.set_random_seed(3)
+    model = DeepLab("resnet_tiny", "linear", num_classes, scales=scales, batch_norm="frozen", **arguments)
+    rng = np.random.default_rng(3)
+    for weight in model.network.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
+        elif weight.path.endswith(("bias", "beta")):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        elif weight.path.endswith("gamma"):
+            weight.assign(rng.uniform(0.3, 0.7, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A function that makes a resnet_tiny with a 1x1 classifier; arguments as for `DeepLab`."""
+    return _network
+
+
+@pytest.fixture(scope="session")
+def segmenter() -> Segmenter:
+    """Of the small network, single-scale, with the classes of `shapes`."""
+    return Segmenter(_network(), info=info("shapes"))
+
+
+@pytest.fixture
+def photograph():
+    """A function that makes a smooth random image, uint8 [height, width, 3]."""
+
+    def make(height: int, width: int, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        coarse = rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3))
+        fine = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
+        return np.clip(fine, 0, 255).astype(np.uint8)
+
+    return make

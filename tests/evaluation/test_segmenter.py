@@ -1,0 +1,143 @@
+"""Inference on whole images: against the model's own graph, several scales, the mirror, tiles."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf import Segmenter
+from deeplab_tf.errors import UserError
+from deeplab_tf.evaluation.tiling import Tiling
+
+# No output of `shallow` depends on pixels further away than this (see the test).
+FIELD_OF_VIEW_RADIUS = 40
+
+
+@pytest.fixture(scope="module")
+def shallow(network):
+    """A function that makes a DeepLab of the first layers only, so that its field of view fits into small tiles."""
+
+    def make(scales=(1.0,)):
+        model = network(scales)
+        first_layers = keras.Model(model.network.input, model.network.get_layer("res3b_branch2b_relu").output)
+        vars(model)["network"] = first_layers  # past Keras, which locks a layer that is built
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def multi_scale(shallow):
+    """A segmenter of three scales."""
+    return Segmenter(shallow((0.5, 0.75, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def mirroring(multi_scale):
+    return Segmenter(multi_scale.model, mirror=True)
+
+
+def logits(model, image):
+    return model.full_resolution(image[np.newaxis])[0].numpy()
+
+
+@pytest.mark.parametrize(("height", "width"), [(65, 97), (70, 51)])
+def test_several_scales_are_fused_by_maximum_on_every_pixel(multi_scale, photograph, height, width):
+    image = photograph(height, width)
+    result = multi_scale(image)
+    expected = logits(multi_scale.model, image)
+    np.testing.assert_allclose(result.probabilities, tf.nn.softmax(expected), atol=1e-5)
+    np.testing.assert_array_equal(result.labels, expected.argmax(-1))
+    assert result.labels.dtype == np.uint8 and result.probabilities.dtype == np.float32
+
+
+@pytest.mark.parametrize("width", [97, 90])
+def test_mirror_averages_the_scores_of_both_views(multi_scale, mirroring, photograph, width):
+    image = photograph(66, width)
+    result = mirroring(image)
+    mean = sum(logits(multi_scale.model, view)[:, ::step] for view, step in ((image, 1), (image[:, ::-1], -1))) / 2
+    np.testing.assert_allclose(result.probabilities, tf.nn.softmax(mean), atol=1e-5)
+    assert np.abs(result.probabilities - multi_scale(image).probabilities).max() > 0.01
+    mirrored = mirroring(np.ascontiguousarray(image[:, ::-1]))
+    np.testing.assert_array_equal(mirrored.labels[:, ::-1], result.labels)
+    np.testing.assert_array_equal(mirrored.probabilities[:, ::-1], result.probabilities)
+
+
+def test_the_field_of_view_of_the_shallow_network(shallow):
+    """What the proof of the tiles stands on: by the gradient, the pixels that one output depends on."""
+    model = shallow()
+    image = tf.Variable(np.random.default_rng(0).uniform(0, 255, (1, 161, 161, 3)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        score = tf.reduce_sum(model(image)[0, 10, 10])
+    touched = np.argwhere(np.abs(tape.gradient(score, image).numpy()[0]).max(-1) > 0)
+    assert 8 < np.abs(touched - 80).max() <= FIELD_OF_VIEW_RADIUS
+
+
+@pytest.mark.parametrize(("height", "width"), [(500, 601), (333, 1002)])
+def test_tiles_give_what_the_whole_image_gives(shallow, photograph, height, width):
+    image = photograph(height, width)
+    tiled = Segmenter(shallow(), tile_size=329, tile_overlap=4 * FIELD_OF_VIEW_RADIUS)
+    assert all(len(tiled.tiling.spans(side)) > 1 for side in image.shape[:2])
+    result, whole = tiled(image), Segmenter(tiled.model)(image)
+    np.testing.assert_allclose(result.probabilities, whole.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(result.labels, whole.labels)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_tiles_of_several_scales_give_what_the_whole_image_gives(multi_scale, mirroring, photograph, mirror):
+    """At scale 0.5 the field of view is twice as large in the image. The resize rounds positions, hence 1e-4."""
+    whole, image = mirroring if mirror else multi_scale, photograph(100, 1203)
+    tiled = Segmenter(whole.model, mirror=mirror, tile_size=673, tile_overlap=8 * FIELD_OF_VIEW_RADIUS)
+    tiled._score = whole._score  # traced already
+    assert len(tiled.tiling.spans(1203)) == 3
+    np.testing.assert_allclose(tiled(image).probabilities, whole(image).probabilities, atol=1e-4)
+
+
+def test_no_seam_where_the_network_sees_further_than_the_overlap(segmenter, photograph):
+    """Neighbouring outputs differ no more across the border of two tiles than elsewhere."""
+    image = photograph(129, 1200)
+    whole = segmenter._score_map(image)
+    tiled = Segmenter(segmenter.model, tile_size=257, tile_overlap=96)._score_map(image)
+    assert np.abs(tiled - whole).max() > 1e-3  # they do differ
+    steps = [np.abs(np.diff(score_map, axis=1)).mean(axis=(0, 2)).max() for score_map in (tiled, whole)]
+    assert steps[0] <= 1.1 * steps[1]
+
+
+def test_the_network_never_sees_more_than_a_tile(segmenter, photograph):
+    tiled = Segmenter(segmenter.model, tile_size=129, tile_overlap=32)
+    seen, score = [], tiled._score
+    tiled._score = lambda part: seen.append(part.shape) or score(part)
+    tiled(photograph(300, 500)).labels  # noqa: B018
+    assert len(seen) == 3 * 5 and max(shape[1] for shape in seen) == max(shape[2] for shape in seen) == 129
+
+
+@pytest.mark.parametrize("length", [1, 100, 257, 258, 449, 450, 1000, 2048])
+def test_tiles_cover_a_side_and_their_weights_add_up_to_1(length):
+    tiling = Tiling(257, 64, 8, (1.0,))
+    covered = np.zeros(-(-(length - 1) // 8) + 1)
+    spans = tiling.spans(length)
+    for start, stop in spans:
+        assert start % 8 == 0 and 0 < stop - start <= 257
+        weights = tiling._weights(-(-(stop - start - 1) // 8) + 1, start > 0, stop < length)
+        covered[start // 8 : start // 8 + len(weights)] += weights
+    assert spans[-1][1] == length
+    np.testing.assert_allclose(covered, 1, atol=1e-6)
+
+
+def test_tiles_keep_to_the_grid_that_all_scales_share():
+    tiling = Tiling(500, 100, 8, (0.5, 0.75, 1.0))
+    assert (tiling.unit, tiling.size, tiling.overlap) == (32, 513, 128)
+    assert Tiling(500, 100, 8, (1.0,)).size == 505
+
+
+def test_what_cannot_be_is_refused(segmenter):
+    with pytest.raises(UserError, match="tile_overlap=100.*less than half"):
+        Segmenter(segmenter.model, tile_size=200, tile_overlap=100)
+    with pytest.raises(UserError, match=r"found float32 \[9, 9, 3\], expected uint8"):
+        segmenter(np.zeros((9, 9, 3), np.float32))
+
+
+def test_probabilities_that_nobody_asks_for_are_not_computed(segmenter, photograph):
+    result = segmenter(photograph(40, 40))
+    assert result.labels.shape == (40, 40)
+    assert "probabilities" not in vars(result)
