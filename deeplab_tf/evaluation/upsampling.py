@@ -73,7 +73,7 @@ def _interpolated_row(score_maps, output_stride, y, rows):
         for j in range(score_maps.shape[2]):
             for c in range(score_maps.shape[3]):
                 upper, lower = score_maps[v, i, j, c], score_maps[v, below, j, c]
-                rows[v, j, c] = upper * (np.float32(1) - weight) + lower * weight
+                rows[v, j, c] = lower * weight + upper * (np.float32(1) - weight)
 
 
 @kernel
@@ -84,7 +84,7 @@ def _interpolated_pixel(row, output_stride, x, pixel):
     right = min(j + 1, last)
     weight = np.float32(x - j * output_stride) / np.float32(output_stride)
     for c in range(row.shape[1]):
-        pixel[c] = row[j, c] * (np.float32(1) - weight) + row[right, c] * weight
+        pixel[c] = row[right, c] * weight + row[j, c] * (np.float32(1) - weight)
 
 
 @kernel

@@ -131,17 +131,19 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
     subprocess.run([str(part) for part in command], check=True, cwd=workplace, timeout=300)
     served = np.load(workplace / "served.npz")
     assert len({tuple(size) for size in served["bytes_sizes"]}) > 1  # several sizes in one batch
+    # The two interpolate in different orders; scores of about 100 have float32 steps of 1e-5.
+    tolerance = 5e-5
     for i, path in enumerate(paths):
         expected = segmenter(np.asarray(Image.open(path)))
         height, width = expected.labels.shape
         np.testing.assert_array_equal(served[f"labels_{i}"], expected.labels)
-        np.testing.assert_allclose(served[f"probabilities_{i}"], expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(served[f"probabilities_{i}"], expected.probabilities, atol=tolerance)
         np.testing.assert_array_equal(served[f"png_{i}"], expected.labels)
         np.testing.assert_array_equal(served["bytes_sizes"][i], (height, width))
         np.testing.assert_array_equal(served["bytes_labels"][i, :height, :width], expected.labels)
         assert (served["bytes_labels"][i, height:] == 255).all() and (served["bytes_labels"][i, :, width:] == 255).all()
         probabilities = served["bytes_probabilities"][i, :height, :width]
-        np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=tolerance)
 
 
 @pytest.mark.parametrize(
