@@ -1,8 +1,10 @@
 """DeepLab v2: a dense network shared by several scales of the image, fused by maximum (Sec. 3.2 and 4.2)."""
 
+import json
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from deeplab_tf.errors import UserError
@@ -32,7 +34,10 @@ class DeepLab(keras.Model):
         dropout: rate after fc6 and fc7 of VGG-16; the ResNet heads have no dropout.
         average_pool: VGG-16 only: whether a 3x3 average pool follows pool5, as in the LargeFOV release of 2015. The
             paper's text has none, so it is off by default. It has no parameters.
+        bottleneck: ResNets only: "caffe" (the stride of a stage in its first 1x1 convolution; also the way of Keras'
+            ResNets), "torchvision" or "garden" (in the 3x3 convolution, see `deeplab_tf.models.resnet.BOTTLENECKS`).
         preprocessing: "caffe", "keras" or "torch": the colour statistics that the weights were trained with.
+            `deeplab_tf.weights.load` sets these two to what its weights need.
         name, dtype: as for any Keras model.
 
     Raises:
@@ -55,13 +60,21 @@ class DeepLab(keras.Model):
         batch_norm: str | None = None,
         dropout: float = 0.5,
         average_pool: bool = False,
+        bottleneck: str = "caffe",
         preprocessing: str = "caffe",
         name: str = "deeplab",
         dtype=None,
     ):
-        _check_arguments(
-            backbone, head, num_classes, output_stride, scales, atrous, batch_norm, dropout, average_pool, preprocessing
-        )
+        _check_choice("backbone", backbone, BACKBONES)
+        is_vgg = backbone == "vgg16"
+        _check_choice("head", head, heads.VGG_HEADS if is_vgg else heads.RESNET_HEADS, backbone)
+        _check_choice("output_stride", output_stride, OUTPUT_STRIDES)
+        _check_choice("atrous", atrous, IMPLEMENTATIONS)
+        _check_choice("batch_norm", batch_norm, (None,) if is_vgg else (None, *resnet.BATCH_NORMS), backbone)
+        _check_choice("average_pool", average_pool, (False, True) if is_vgg else (False,), backbone)
+        _check_choice("bottleneck", bottleneck, ("caffe",) if is_vgg else resnet.BOTTLENECKS, backbone)
+        _check_choice("preprocessing", preprocessing, STYLES)
+        _check_numbers(num_classes, scales, dropout)
         super().__init__(name=name, dtype=dtype, autocast=False)
         self.backbone = backbone
         self.head = head
@@ -72,6 +85,7 @@ class DeepLab(keras.Model):
         self.batch_norm = batch_norm
         self.dropout = dropout
         self.average_pool = average_pool
+        self._bottleneck = bottleneck
 
         self.preprocess = Preprocessing(preprocessing, name="preprocessing")
         images = keras.Input((None, None, 3), name="preprocessed_images", dtype="float32")
@@ -82,7 +96,7 @@ class DeepLab(keras.Model):
             )
         else:
             norm = batch_norm or ("trainable" if backbone == "resnet_tiny" else "frozen")
-            features = resnet.resnet(images, backbone, output_stride, norm, atrous, self.dtype_policy)
+            features = resnet.resnet(images, backbone, output_stride, norm, bottleneck, atrous, self.dtype_policy)
             scores, names = heads.resnet_head(features, head, num_classes, output_stride, atrous, self.dtype_policy)
         self.classifier_layers = names
         self.network = keras.Model(images, scores, name="network")
@@ -91,6 +105,18 @@ class DeepLab(keras.Model):
     def build(self, input_shape=None) -> None:
         """Nothing is left to build: every weight exists since construction."""
         self.built = True
+
+    @property
+    def bottleneck(self) -> str:
+        """Where the blocks of a ResNet have their strides; to be set before the first call."""
+        return self._bottleneck
+
+    @bottleneck.setter
+    def bottleneck(self, bottleneck: str) -> None:
+        _check_choice("bottleneck", bottleneck, ("caffe",) if self.backbone == "vgg16" else resnet.BOTTLENECKS)
+        if bottleneck != self._bottleneck:
+            resnet.set_bottleneck(self.network, bottleneck, self.output_stride)
+            self._bottleneck = bottleneck
 
     @property
     def preprocessing(self) -> str:
@@ -176,6 +202,13 @@ class DeepLab(keras.Model):
             fused = fused[:, :height, :width]
         return maps | {"fused": fused}
 
+    def save_own_variables(self, store) -> None:
+        """Writes the configuration into weight files, which otherwise hold numbers only; called by Keras."""
+        store["config"] = np.frombuffer(json.dumps(self.get_config()).encode(), np.uint8)
+
+    def load_own_variables(self, store) -> None:
+        """Nothing to read: the weights are the layers'; called by Keras."""
+
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {
@@ -188,23 +221,20 @@ class DeepLab(keras.Model):
             "batch_norm": self.batch_norm,
             "dropout": self.dropout,
             "average_pool": self.average_pool,
+            "bottleneck": self.bottleneck,
             "preprocessing": self.preprocessing,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
 
-def _check_arguments(
-    backbone, head, num_classes, output_stride, scales, atrous, batch_norm, dropout, average_pool, preprocessing
-) -> None:
-    """Raises a UserError that names the first argument whose value is not allowed."""
-    _check_choice("backbone", backbone, BACKBONES)
-    _check_choice("head", head, heads.VGG_HEADS if backbone == "vgg16" else heads.RESNET_HEADS, f" for {backbone}")
-    _check_choice("output_stride", output_stride, OUTPUT_STRIDES)
-    _check_choice("atrous", atrous, IMPLEMENTATIONS)
-    _check_choice("batch_norm", batch_norm, (None,) if backbone == "vgg16" else (None, *resnet.BATCH_NORMS))
-    _check_choice("preprocessing", preprocessing, STYLES)
-    _check_choice("average_pool", average_pool, (False, True) if backbone == "vgg16" else (False,), f" for {backbone}")
+def _check_choice(argument: str, found, allowed: Sequence, backbone: str = "") -> None:
+    if found not in allowed:
+        where = f" for {backbone}" if backbone else ""
+        raise UserError(f"{argument}={found!r} is not allowed{where}; expected one of {', '.join(map(repr, allowed))}")
+
+
+def _check_numbers(num_classes: int, scales: Sequence[float], dropout: float) -> None:
     if not isinstance(num_classes, int) or num_classes < 1:
         raise UserError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
     if not 0 <= dropout < 1:
@@ -213,8 +243,3 @@ def _check_arguments(
         raise UserError(
             f"scales={scales!r}: expected one or more positive numbers, each once, such as (0.5, 0.75, 1.0)"
         )
-
-
-def _check_choice(argument: str, found, allowed: Sequence, where: str = "") -> None:
-    if found not in allowed:
-        raise UserError(f"{argument}={found!r} is not allowed{where}; expected one of {', '.join(map(repr, allowed))}")

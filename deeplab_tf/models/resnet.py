@@ -1,7 +1,8 @@
-"""Residual networks as dense feature extractors: the Caffe variant, with the stride in a stage's first 1x1."""
+"""Residual networks as dense feature extractors (Sec. 3.1): the Caffe variant, and those of other makers of weights."""
 
 import functools
 
+import keras
 from keras import layers
 
 from deeplab_tf.models.atrous import AtrousConv2D
@@ -14,8 +15,23 @@ _ARCHITECTURES = {
 }
 BATCH_NORMS = ("frozen", "trainable", "sync")
 
+# Where a stage's first block has the stage's stride, and the rate of its 3x3 convolution when the stride is traded for
+# atrous convolution:
+#   caffe: stride in the first 1x1; the 3x3 that follows has its rate (so do keras.applications, deeplab-pytorch).
+#   torchvision: stride in the 3x3, which keeps the rate of the stage before; so dense and sparse networks still agree.
+#   garden: stride in the 3x3, which has the stage's rate (the Model Garden's DilatedResNet).
+BOTTLENECKS = ("caffe", "torchvision", "garden")
 
-def resnet(images, backbone: str, output_stride: int, batch_norm: str, atrous: str = "dilation", dtype=None):
+
+def resnet(
+    images,
+    backbone: str,
+    output_stride: int,
+    batch_norm: str,
+    bottleneck: str = "caffe",
+    atrous: str = "dilation",
+    dtype=None,
+):
     """A bottleneck ResNet up to res5c.
 
     At output stride 8, conv4 and conv5 have no stride, and their 3x3 convolutions have rates 2 and 4.
@@ -26,6 +42,7 @@ def resnet(images, backbone: str, output_stride: int, batch_norm: str, atrous: s
         output_stride: 8, 16 or 32.
         batch_norm: "frozen" (statistics, scale and offset fixed), "trainable", or "sync" (trainable, statistics taken
             over all replicas).
+        bottleneck: one of `BOTTLENECKS`.
         atrous: implementation of the atrous convolutions.
         dtype: dtype policy of the layers.
 
@@ -39,35 +56,66 @@ def resnet(images, backbone: str, output_stride: int, batch_norm: str, atrous: s
     x = layers.Activation("relu", dtype=dtype, name="conv1_relu")(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same", dtype=dtype, name="pool1")(x)
 
-    stride, rate = 4, 1  # of the map so far
     for stage, (blocks, width) in enumerate(zip(blocks_of_stage, widths, strict=True), start=2):
-        strides = 1
-        if stage > 2 and stride < output_stride:
-            strides, stride = 2, stride * 2
-        elif stage > 2:
-            rate *= 2
         for i in range(blocks):
-            name = f"{stage}{_block_name(backbone, stage, i)}"
-            x = _bottleneck(x, width, name, strides if i == 0 else 1, rate, i == 0, conv_bn, dtype)
+            geometry = block_geometry(bottleneck, stage, i == 0, output_stride)
+            x = _block(x, width, f"{stage}{_letter(backbone, stage, i)}", i == 0, *geometry, conv_bn, dtype)
     return x
 
 
-def _block_name(backbone: str, stage: int, i: int) -> str:
-    """Caffe's letter of block i: a, b, c, ..., but a, b1, b2, ... in ResNet-101's stages 3 and 4."""
+def block_geometry(bottleneck: str, stage: int, first: bool, output_stride: int) -> tuple[int, int, int]:
+    """Returns the stride of a block's first 1x1 convolution, and the stride and the rate of its 3x3 convolution.
+
+    Args:
+        bottleneck: one of `BOTTLENECKS`.
+        stage: 2 to 5.
+        first: whether it is the first block of its stage.
+        output_stride: 8, 16 or 32.
+    """
+    stride_so_far = 2**stage  # were no stride traded for atrous convolution
+    rate = max(1, stride_so_far // output_stride)
+    if not first or stage == 2:
+        return 1, 1, rate
+    stride = 2 if stride_so_far <= output_stride else 1
+    if bottleneck == "caffe":
+        return stride, 1, rate
+    if bottleneck == "torchvision":
+        rate = max(1, rate // 2)
+    return 1, stride, rate
+
+
+def set_bottleneck(network: keras.Model, bottleneck: str, output_stride: int) -> None:
+    """Gives a built ResNet the strides and rates of another of `BOTTLENECKS`; its weights stay as they are."""
+    for stage in (3, 4, 5):
+        name = f"res{stage}a_branch2"
+        stride_1x1, stride_3x3, rate = block_geometry(bottleneck, stage, True, output_stride)
+        network.get_layer(f"{name}a").set_geometry(stride_1x1, 1)
+        network.get_layer(f"{name}b").set_geometry(stride_3x3, rate)
+
+
+def block_names(backbone: str) -> list[str]:
+    """Returns Caffe's names of the blocks in order: 2a, 2b, 2c, 3a, 3b1, ..., 5c for resnet101."""
+    stages = enumerate(_ARCHITECTURES[backbone][0], start=2)
+    return [f"{stage}{_letter(backbone, stage, i)}" for stage, blocks in stages for i in range(blocks)]
+
+
+def _letter(backbone: str, stage: int, i: int) -> str:
+    """Of block i: a, b, c, ..., but a, b1, b2, ... in ResNet-101's stages 3 and 4."""
     if backbone == "resnet101" and stage in (3, 4):
         return f"b{i}" if i else "a"
     return "abcdef"[i]
 
 
-def _bottleneck(x, width: int, name: str, strides: int, rate: int, project: bool, conv_bn, dtype):
+def _block(x, width: int, name: str, project: bool, stride_1x1: int, stride_3x3: int, rate: int, conv_bn, dtype):
     """1x1, 3x3 at `rate`, 1x1, added to the shortcut, which is projected in a stage's first block."""
     relu = functools.partial(layers.Activation, "relu", dtype=dtype)
     shortcut = x
     if project:
+        strides = stride_1x1 * stride_3x3
         shortcut = conv_bn(x, 4 * width, 1, f"res{name}_branch1", f"bn{name}_branch1", strides=strides)
-    x = conv_bn(x, width, 1, f"res{name}_branch2a", f"bn{name}_branch2a", strides=strides)
+    x = conv_bn(x, width, 1, f"res{name}_branch2a", f"bn{name}_branch2a", strides=stride_1x1)
     x = relu(name=f"res{name}_branch2a_relu")(x)
-    x = conv_bn(x, width, 3, f"res{name}_branch2b", f"bn{name}_branch2b", rate=rate)
+    x = conv_bn(x, width, 3, f"res{name}_branch2b", f"bn{name}_branch2b", strides=stride_3x3, rate=rate)
     x = relu(name=f"res{name}_branch2b_relu")(x)
     x = conv_bn(x, 4 * width, 1, f"res{name}_branch2c", f"bn{name}_branch2c")
     x = layers.Add(dtype=dtype, name=f"res{name}")([shortcut, x])

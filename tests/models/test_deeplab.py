@@ -119,6 +119,8 @@ def test_mixed_precision_scores_in_float32(tiny):
         (dict(output_stride=4), ["output_stride=4", "8, 16, 32"]),
         (dict(atrous="holes"), ["atrous='holes'", "'deinterlace'"]),
         (dict(batch_norm="thawed"), ["batch_norm='thawed'", "'frozen'"]),
+        (dict(bottleneck="fast"), ["bottleneck='fast'", "'torchvision'"]),
+        (dict(backbone="vgg16", head="large_fov", bottleneck="garden"), ["bottleneck='garden'", "vgg16"]),
         (dict(preprocessing="tf"), ["preprocessing='tf'", "'caffe'"]),
         (dict(num_classes=0), ["num_classes=0"]),
         (dict(scales=()), ["scales=()"]),
