@@ -4,7 +4,7 @@
 """
 
 from deeplab_tf.training.distribution import make_strategy
-from deeplab_tf.training.loss import labels_on_grid, summed_cross_entropy
+from deeplab_tf.training.loss import labels_on_grid, position_weights, summed_cross_entropy
 from deeplab_tf.training.optimizer import CaffeSGD, caffe_multipliers
 from deeplab_tf.training.schedules import learning_rate_schedule
 
@@ -14,5 +14,6 @@ __all__ = [
     "labels_on_grid",
     "learning_rate_schedule",
     "make_strategy",
+    "position_weights",
     "summed_cross_entropy",
 ]

@@ -18,6 +18,8 @@ class CaffeSGD(keras.optimizers.SGD):
     the learning rate is constant this is `torch.optim.SGD`; where it falls, Caffe's velocity still remembers the
     higher rate.
 
+    Under a distribution strategy `apply` takes gradients that are already summed over the replicas.
+
     Args:
         learning_rate: a number or a `LearningRateSchedule` of the number of updates.
         momentum: in [0, 1].
@@ -53,6 +55,13 @@ class CaffeSGD(keras.optimizers.SGD):
         if self._decays[index]:
             gradient = ops.cast(gradient, variable.dtype) + self._decays[index] * variable
         super().update_step(gradient, variable, learning_rate * self._rates[index])
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Leaves the gradients as they are: the training step has summed them over the replicas.
+
+        Keras would sum here, after `LossScaleOptimizer` has looked for overflows on the first replica alone.
+        """
+        return grads_and_vars
 
     def get_config(self):
         """The arguments of the constructor."""

@@ -1,6 +1,8 @@
 """Names of the files in the folder of a run (`model_dir`)."""
 
 CHECKPOINTS = "checkpoints"
+BEST = "best"
+BEST_FILE = "best.json"
 DESCRIPTION_FILE = "segmenter.json"
 CRF_FILE = "crf.json"
 EVALUATION_FILE = "evaluation.json"

@@ -1,6 +1,7 @@
-"""One training step of DeepLab, and the loop around it: Orbit's."""
+"""One training step of DeepLab: the loss of its score maps, the gradient over all replicas, one update."""
 
 import time
+from collections.abc import Sequence
 
 import keras
 import orbit
@@ -19,11 +20,14 @@ class DeepLabTrainer(orbit.StandardTrainer):
 
     Args:
         model: built inside the scope of `strategy`.
-        optimizer: made and built inside that scope.
+        optimizer: made and built inside that scope; takes gradients that are summed over the replicas (`CaffeSGD`).
         dataset: distributed; infinite; {"image": [b, H, W, 3] RGB in 0..255, "label": [b, H, W]} for each replica.
+        step: counts the batches that were used.
         strategy: of the variables and of the data set.
         batch_size: images per update over all replicas, to report the throughput.
         accumulation_steps: micro-batches to split a replica's batch into; a divisor of b.
+        class_weights: weights of the classes in the loss; None: 1 each.
+        hard_fraction: of the positions that count, those with the largest loss.
         ignore_label: the label of pixels without a class.
     """
 
@@ -33,26 +37,32 @@ class DeepLabTrainer(orbit.StandardTrainer):
         optimizer: keras.optimizers.Optimizer,
         dataset: tf.distribute.DistributedDataset,
         *,
+        step: tf.Variable,
         strategy: tf.distribute.Strategy,
         batch_size: int,
         accumulation_steps: int = 1,
+        class_weights: Sequence[float] | None = None,
+        hard_fraction: float = 1.0,
         ignore_label: int = loss.IGNORE_LABEL,
     ):
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_while_loop=True))
         self.model = model
         self.optimizer = optimizer
+        self.step = step
         self.strategy = strategy
         self.batch_size = batch_size
         self.accumulation_steps = accumulation_steps
+        self.class_weights = class_weights
+        self.hard_fraction = hard_fraction
         self.ignore_label = ignore_label
         with strategy.scope():
-            self._steps = _loop_counter("steps")
+            self._loop_steps = _loop_counter("loop_steps")
             self._loss_sums = {name: _loop_counter(name) for name in _score_map_scales(model)}
 
     def train_loop_begin(self) -> None:
         """Starts the means of the loop anew."""
         self._started = time.monotonic()
-        for variable in (self._steps, *self._loss_sums.values()):
+        for variable in (self._loop_steps, *self._loss_sums.values()):
             variable.assign(0.0)
 
     def train_step(self, iterator) -> None:
@@ -60,63 +70,76 @@ class DeepLabTrainer(orbit.StandardTrainer):
         losses = self.strategy.run(self._update, args=(next(iterator),))
         for name, value in losses.items():
             self._loss_sums[name].assign_add(self.strategy.reduce("SUM", value, axis=None))
-        self._steps.assign_add(1.0)
+        self._loop_steps.assign_add(1.0)
+        self.step.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
-        """The scalars of the loop, by their names in TensorBoard."""
-        steps = float(self._steps.numpy())
+        """The scalars of the loop, by their names in TensorBoard.
+
+        Raises:
+            UserError: a loss is infinite or no number.
+        """
+        steps = float(self._loop_steps.numpy())
         losses = {f"loss/{name}": float(total.numpy()) / steps for name, total in self._loss_sums.items()}
-        scalars = {
-            "loss/total": sum(losses.values()),
+        total = sum(losses.values())
+        learning_rate = float(self.optimizer.learning_rate)
+        if not tf.math.is_finite(total):
+            raise UserError(
+                f"the training diverged: the loss became {total} by step {int(self.step.numpy())} at learning rate "
+                f"{learning_rate:.3g}; lower --learning_rate, or look at the data"
+            )
+        return {
+            "loss/total": total,
             **losses,
-            "learning_rate": float(self.optimizer.learning_rate),
+            "learning_rate": learning_rate,
             "images_per_second": steps * self.batch_size / (time.monotonic() - self._started),
         }
-        if not tf.math.is_finite(scalars["loss/total"]):
-            raise UserError(
-                f"the loss became {scalars['loss/total']} by step {int(self.optimizer.iterations)} at learning rate "
-                f"{scalars['learning_rate']:.3g}: lower --learning_rate, or look at the data; "
-                "the checkpoints so far are as they were"
-            )
-        return scalars
 
     def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One replica's part of one update; returns its share of each loss."""
+        scales = _score_map_scales(self.model)
         labels = {
-            name: loss.labels_on_grid(batch["label"], self.model.output_stride, scale)
-            for name, scale in _score_map_scales(self.model).items()
+            name: loss.labels_on_grid(batch["label"], self.model.output_stride, scale) for name, scale in scales.items()
         }
-        counts = {name: self._labelled_positions(label) for name, label in labels.items()}
-        images = tf.split(batch["image"], self.accumulation_steps)
-        labels = {name: tf.split(label, self.accumulation_steps) for name, label in labels.items()}
+        weights = {
+            name: loss.position_weights(label, self.ignore_label, self.class_weights) for name, label in labels.items()
+        }
+        totals = {name: _summed_over_replicas(tf.reduce_sum(weight)) for name, weight in weights.items()}
+        micro_batches = [
+            tf.nest.map_structure(lambda part, i=i: tf.split(part, self.accumulation_steps)[i], (labels, weights))
+            for i in range(self.accumulation_steps)
+        ]
 
         variables = self.model.trainable_variables
         gradients, shares = None, None
-        for i in range(self.accumulation_steps):
+        for images, (label, weight) in zip(
+            tf.split(batch["image"], self.accumulation_steps), micro_batches, strict=True
+        ):
             # One micro-batch after the other, so that the activations of one at a time are in memory.
             with tf.control_dependencies(gradients or []):
-                micro_images = tf.identity(images[i])
+                images = tf.identity(images)
             with tf.GradientTape() as tape:
-                losses = {
-                    name: loss.summed_cross_entropy(score_map, labels[name][i], self.ignore_label) / counts[name]
-                    for name, score_map in self.model.score_maps(micro_images, training=True).items()
-                }
-                total = tf.add_n(list(losses.values()))
-            gradients = _added(gradients, tape.gradient(total, variables))
-            shares = _added(shares, list(losses.values()))
-        self.optimizer.apply(gradients, variables)
-        return dict(zip(losses, shares, strict=True))
-
-    def _labelled_positions(self, labels: tf.Tensor) -> tf.Tensor:
-        """Labelled positions of the whole batch, over all replicas, at least 1; float32 []."""
-        count = tf.reduce_sum(tf.cast(labels != self.ignore_label, tf.float32))
-        return tf.maximum(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count), 1.0)
+                losses = [
+                    loss.summed_cross_entropy(score_map, label[name], weight[name], self.hard_fraction)
+                    / tf.maximum(totals[name], 1e-6)
+                    for name, score_map in self.model.score_maps(images, training=True).items()
+                ]
+                scaled = self.optimizer.scale_loss(tf.add_n(losses))
+            gradients = _added(gradients, tape.gradient(scaled, variables))
+            shares = _added(shares, losses)
+        self.optimizer.apply(_summed_over_replicas(gradients), variables)
+        return dict(zip(scales, shares, strict=True))
 
 
 def _score_map_scales(model: DeepLab) -> dict[str, float]:
-    """The scale of the input of each map that `model.score_maps` returns; the fused one is on the image's own grid."""
+    """The scale of the input of each map that `model.score_maps` returns, in that order; the fused one is unscaled."""
     scales = model.scales if len(model.scales) > 1 else ()
     return {f"scale_{scale:g}": scale for scale in scales} | {"fused": 1.0}
+
+
+def _summed_over_replicas(values):
+    """The sum over all replicas and hosts of a tensor, or of each tensor of a list."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 def _added(sums: list[tf.Tensor] | None, values: list[tf.Tensor]) -> list[tf.Tensor]:

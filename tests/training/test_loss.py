@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.training import labels_on_grid, summed_cross_entropy
+from deeplab_tf.training import labels_on_grid, position_weights, summed_cross_entropy
 
 
 def test_cross_entropy_in_numpy():
@@ -16,17 +16,42 @@ def test_cross_entropy_in_numpy():
         if labels[index] != 255:
             logits = scores[index].astype(np.float64)
             expected += np.log(np.exp(logits).sum()) - logits[labels[index]]
-    assert float(summed_cross_entropy(scores, labels)) == pytest.approx(expected, rel=1e-5)
+    assert float(summed_cross_entropy(scores, labels, position_weights(labels))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_ignored_positions_have_no_gradient():
     scores = tf.Variable(tf.random.stateless_normal([1, 2, 2, 3], [0, 0]))
     labels = np.array([[[255, 0], [1, 255]]], np.uint8)
     with tf.GradientTape() as tape:
-        loss = summed_cross_entropy(scores, labels)
+        loss = summed_cross_entropy(scores, labels, position_weights(labels))
     gradient = tape.gradient(loss, scores).numpy()
     assert (gradient[0, 0, 0] == 0).all() and (gradient[0, 1, 1] == 0).all()
     assert (gradient[0, 0, 1] != 0).all()
+
+
+def test_class_weights_multiply_the_loss_of_their_class():
+    scores = np.random.default_rng(1).normal(size=(1, 4, 4, 3)).astype(np.float32)
+    labels = np.random.default_rng(2).choice([0, 1, 2, 255], size=(1, 4, 4))
+    weights = position_weights(labels, class_weights=[0.5, 2.0, 7.0])
+    alone = [
+        float(summed_cross_entropy(scores, labels, position_weights(np.where(labels == c, c, 255)))) for c in range(3)
+    ]
+    together = float(summed_cross_entropy(scores, labels, weights))
+    assert together == pytest.approx(0.5 * alone[0] + 2 * alone[1] + 7 * alone[2], rel=1e-5)
+
+
+def test_hard_fraction_keeps_the_largest_losses():
+    scores = np.random.default_rng(3).normal(size=(1, 5, 5, 3)).astype(np.float32)
+    labels = np.random.default_rng(4).choice([0, 1, 2, 255], size=(1, 5, 5))
+    each = [
+        float(
+            summed_cross_entropy(scores[:, i : i + 1, j : j + 1], labels[:, i : i + 1, j : j + 1], np.float32([[[1]]]))
+        )
+        for i, j in zip(*np.nonzero(labels[0] != 255), strict=True)
+    ]
+    hardest = sorted(each)[-int(np.ceil(0.3 * len(each))) :]
+    got = float(summed_cross_entropy(scores, labels, position_weights(labels), hard_fraction=0.3))
+    assert got == pytest.approx(sum(hardest) / 0.3, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [321, 129, 160, 97])
