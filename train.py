@@ -12,12 +12,16 @@ from deeplab_tf.flags import FLAGS
 
 def main() -> None:
     """Prepares the data set where needed, trains, evaluates, draws overlays, exports where --export_dir says so."""
-    from deeplab_tf import data
+    from deeplab_tf import data, training
     from deeplab_tf.evaluation import Segmenter, evaluate_and_draw
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
+    flags.check_same_run(model_dir)
+    strategy = training.make_strategy(FLAGS.strategy, FLAGS.tpu)  # Before TensorFlow does anything else.
     directory = data.prepare(FLAGS.dataset, FLAGS.data_dir, FLAGS.raw_dir, **flags.prepare_options())
-    result = train_model(model_dir, directory)
+    result = train_model(model_dir, directory, strategy)
+    if not training.is_chief(strategy):
+        return
 
     segmenter = Segmenter.load(model_dir, crf=FLAGS.crf)
     examples = data.evaluation_pipeline(directory, FLAGS.val_split)
@@ -34,27 +38,27 @@ def main() -> None:
     print(f"           python predict.py --model_dir={model_dir} --input='photos/*.jpg' --output_dir=out")
 
 
-def train_model(model_dir: pathlib.Path, directory: str):
+def train_model(model_dir: pathlib.Path, directory: str, strategy):
     """Builds model, optimizer and pipelines from the flags and trains.
 
     Args:
         model_dir: folder of the run.
         directory: of the prepared data set.
+        strategy: which devices to use.
 
     Returns:
         a `TrainingResult`.
     """
     import keras
+    import tensorflow as tf
 
     from deeplab_tf import DeepLab, data, files, training
     from deeplab_tf.evaluation import Segmenter, validation
     from deeplab_tf.training.run import train
 
     info = data.info(FLAGS.dataset, FLAGS.data_dir)
-    files.write_text(model_dir / flags.CONFIG_FILE, flags.flags_of_the_run())
-
     keras.utils.set_random_seed(FLAGS.seed)
-    strategy = training.make_strategy(FLAGS.strategy)
+    tf.config.optimizer.set_jit("autoclustering" if FLAGS.xla else False)
     with strategy.scope():
         model = DeepLab(
             backbone=FLAGS.backbone,
@@ -64,6 +68,7 @@ def train_model(model_dir: pathlib.Path, directory: str):
             scales=flags.numbers("scales"),
             atrous=FLAGS.atrous,
             batch_norm=None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm,
+            dtype=FLAGS.precision,
         )
         schedule = training.learning_rate_schedule(
             FLAGS.schedule, FLAGS.learning_rate, FLAGS.max_steps, step_size=FLAGS.step_size
@@ -74,8 +79,18 @@ def train_model(model_dir: pathlib.Path, directory: str):
             coupled_weight_decay=FLAGS.weight_decay,
             multipliers=training.caffe_multipliers(model, FLAGS.classifier_multiplier),
         )
+        if FLAGS.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     segmenter = Segmenter(model, info=info)
-    segmenter.save_description(model_dir)
+    class_weights = None
+    if FLAGS.class_weights == "balanced":
+        labels = (example["label"] for example in data.evaluation_pipeline(directory, FLAGS.train_split))
+        class_weights = training.balanced_class_weights(labels, info.num_classes, info.ignore_label)
+    elif FLAGS.class_weights:
+        class_weights = training.read_class_weights(FLAGS.class_weights, info.class_names)
+    if training.is_chief(strategy):
+        files.write_text(model_dir / flags.CONFIG_FILE, flags.flags_of_the_run())
+        segmenter.save_description(model_dir)
 
     def batches(start_step: int, host: int, hosts: int):
         return data.training_pipeline(
@@ -100,6 +115,8 @@ def train_model(model_dir: pathlib.Path, directory: str):
         max_steps=FLAGS.max_steps,
         batch_size=FLAGS.batch_size,
         accumulation_steps=FLAGS.accumulation_steps,
+        class_weights=class_weights,
+        hard_fraction=FLAGS.hard_fraction,
         steps_per_loop=FLAGS.steps_per_loop,
         checkpoint_every=FLAGS.checkpoint_every,
         max_checkpoints=FLAGS.max_checkpoints,
@@ -109,6 +126,7 @@ def train_model(model_dir: pathlib.Path, directory: str):
             data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.eval_limit),
             overlays=FLAGS.overlays,
         ),
+        profile_steps=flags.numbers("profile_steps"),
     )
 
 

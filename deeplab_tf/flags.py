@@ -118,14 +118,33 @@ _float(
 _list("training", "random_scale", ["0.5", "1.5"], "Random scaling: two numbers are a range; three or more, a choice.")
 _bool("training", "mirror", True, "Mirror training images at random.")
 _integer("training", "seed", 0, "Seed of everything random: initial weights, order, augmentation.", 0)
-_enum("training", "strategy", "auto", ["auto", "one_device", "mirrored", "multi_worker"], "How to use the devices.")
+_enum(
+    "training",
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
+    "Devices to train on: auto takes all local GPUs, and all hosts where TF_CONFIG names a cluster.",
+)
+_string("training", "tpu", "local", "Name or address of the TPU of --strategy=tpu.")
+_enum(
+    "training",
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "Arithmetic of the network; weights, score maps and loss stay in float32; mixed_float16 scales the loss.",
+)
+_bool("training", "xla", False, "Compile the training step with XLA.")
+_string("training", "class_weights", None, "Beyond the paper: balanced, or a file with one weight a line.")
+_float("training", "hard_fraction", 1.0, "Beyond the paper: train on this fraction of the pixels, the hardest.", 0.0)
 _integer("training", "steps_per_loop", 10, "Updates between two looks of the host: progress, scalars.", 1)
 _integer("training", "eval_every", 1_000, "Updates between validations; 0: only at the end.", 0)
 _integer("training", "eval_limit", None, "Validate on this many images during training; default: all.", 1)
 _integer("training", "checkpoint_every", 500, "Updates between checkpoints.", 1)
 _integer("training", "max_checkpoints", 3, "Checkpoints to keep.", 1)
+_list("training", "profile_steps", None, "First and last update to profile for TensorBoard, such as 20,30.")
 _integer("training", "overlays", 4, "Validation images to draw in TensorBoard at every validation.", 0)
 
+_enum("evaluation", "checkpoint", "latest", ["latest", "best"], "The last one, or the best by validation mean IoU.")
 _bool("evaluation", "crf", False, "Refine with the dense CRF as well (parameters: crf.json in the model_dir).")
 _integer("evaluation", "limit", None, "Evaluate only the first images of the split.", 1)
 _list("evaluation", "eval_scales", None, "Scales of the network's input for inference; default: as in training.")
@@ -140,6 +159,15 @@ _string("prediction", "output_dir", None, "Folder for masks and overlays; defaul
 
 _string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
 
+# What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
+# machines, but not what is trained.
+_MAY_CHANGE = frozenset(
+    [
+        *TOPICS["prepare"],
+        *("data_dir", "raw_dir", "val_split", "strategy", "tpu", "accumulation_steps", "xla", "steps_per_loop"),
+        *("eval_every", "eval_limit", "checkpoint_every", "max_checkpoints", "profile_steps", "overlays"),
+    ]
+)
 # What describes one call of one command, not the run: left out of config.flags.
 _NOT_OF_THE_RUN = frozenset(
     ["model_dir", "export_dir", *TOPICS["conversion"], *TOPICS["evaluation"], *TOPICS["prediction"]],
@@ -215,6 +243,38 @@ def flags_of_the_run() -> str:
     return "\n".join(lines) + "\n"
 
 
+def check_same_run(model_dir: pathlib.Path) -> None:
+    """Refuses to go on in the folder of another run.
+
+    Raises:
+        UserError: `config.flags` there has other values for flags that describe what is trained; the message names them.
+    """
+    config = model_dir / CONFIG_FILE
+    if not config.is_file():
+        return
+    of_the_run = _by_name(config.read_text(encoding="utf-8"))
+    now = _by_name(flags_of_the_run())
+    different = [
+        f"{now.get(name, f'--{name} not given')} (there: {of_the_run.get(name, 'not given')})"
+        for name in sorted(of_the_run.keys() | now.keys())
+        if name in FLAGS and name not in _MAY_CHANGE and of_the_run.get(name) != now.get(name)
+    ]
+    if different:
+        raise UserError(
+            f"--model_dir={model_dir} holds a run with other flags: {', '.join(different)}; give another "
+            "--model_dir, or the flags of that run to go on with it"
+        )
+
+
+def _by_name(flagfile: str) -> dict[str, str]:
+    """The lines of a flagfile by the names of their flags."""
+    lines = [line for line in flagfile.splitlines() if line.startswith("--")]
+    names = [line[2:].partition("=")[0] for line in lines]
+    return {
+        name.removeprefix("no") if name not in FLAGS else name: line for name, line in zip(names, lines, strict=True)
+    }
+
+
 def _serialized(name: str) -> str:
     """`--name=value`; the paths of existing files made absolute, for commands that run elsewhere."""
     value = FLAGS[name].value
@@ -231,6 +291,7 @@ def prepare_options() -> dict[str, object]:
 def inference_options() -> dict[str, object]:
     """The flags of inference as `Segmenter.load` takes them."""
     return {
+        "checkpoint": FLAGS.checkpoint,
         "scales": numbers("eval_scales"),
         "mirror": FLAGS.eval_mirror,
         "tile_size": FLAGS.tile_size,

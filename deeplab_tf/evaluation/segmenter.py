@@ -16,6 +16,7 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.tiling import Tiling
 from deeplab_tf.evaluation.upsampling import highest, upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
+from deeplab_tf.training.checkpoints import best_checkpoint
 from deeplab_tf.training.run_files import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
 
 
@@ -90,14 +91,16 @@ class Segmenter:
         model_dir: str | pathlib.Path,
         crf: DenseCRF | bool = False,
         scales: Sequence[float] | None = None,
+        checkpoint: str = "latest",
         **options: Any,
     ) -> Self:
-        """The segmenter that `train.py` left in `model_dir`, with the weights of its last checkpoint.
+        """The segmenter that `train.py` left in `model_dir`.
 
         Args:
             model_dir: folder of the run.
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the paper's where there is no such file.
             scales: of the network's input; default: as in training.
+            checkpoint: "latest", or "best", the one with the highest validation mean IoU.
             **options: further ones of `Segmenter`: mirror, tile_size, tile_overlap.
 
         Raises:
@@ -114,12 +117,15 @@ class Segmenter:
         if scales is not None:
             config["scales"] = list(scales)
         model = DeepLab.from_config(config)
-        checkpoint = tf.train.latest_checkpoint(str(model_dir / CHECKPOINTS))
-        if checkpoint is None:
+        if checkpoint == "best":
+            path = best_checkpoint(model_dir)
+        else:
+            path = tf.train.latest_checkpoint(str(model_dir / CHECKPOINTS))
+        if path is None:
             raise UserError(
-                f"{model_dir / CHECKPOINTS} holds no checkpoint yet; train.py saves one every --checkpoint_every steps"
+                f"{model_dir} holds no {checkpoint} checkpoint yet; train.py saves one every --checkpoint_every"
             )
-        tf.train.Checkpoint(model=model).restore(checkpoint).assert_existing_objects_matched().expect_partial()
+        tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched().expect_partial()
         if crf is True:
             crf_file = model_dir / CRF_FILE
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.evaluation import plots
 from deeplab_tf.evaluation.drawing import draw_example
 from deeplab_tf.evaluation.evaluate import evaluate
 from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
@@ -31,6 +32,8 @@ def validation(
 
     def validate(step: int) -> dict[str, float]:
         evaluation = evaluate(segmenter, examples, on_example=lambda *args: draw(*args, step=step))
+        confusion = plots.confusion_figure(evaluation.network.counts, evaluation.class_names)
+        tf.summary.image("validation/confusion", plots.rendered(confusion)[np.newaxis], step=step)
         per_class = zip(evaluation.class_names, evaluation.network.iou, strict=True)
         return evaluation.network.summary() | {
             f"iou/{name}": float(iou) for name, iou in per_class if not np.isnan(iou)

@@ -25,8 +25,8 @@ def make_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
     if name == "multi_worker":
         if not cluster:
             raise UserError(
-                "strategy: multi_worker needs the environment variable TF_CONFIG, with the cluster and this host's task, "
-                'such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+                "strategy: multi_worker needs the environment variable TF_CONFIG, the cluster and this task, such "
+                'as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":

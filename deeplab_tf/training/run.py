@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -121,6 +122,7 @@ def train(
         signal_number = stop.signal_number()
         checkpoints.save(if_due=not signal_number)
         if signal_number:
+            print(f"\nstopped, all is in {checkpoints.latest}; the same command goes on from there", file=sys.stderr)
             raise Stopped(signal_number)
 
     validator = _Validator(validate if is_chief(strategy) else None, checkpoints, step)

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-class Stopped(Exception):
-    """The training was asked to stop; its state is saved.
 
-    Attributes:
-        signal_number: what asked.
+class Stopped(SystemExit):
+    """The training was asked to stop and has saved its state.
+
+    Uncaught, it ends the process with the exit status of the signal and without a stack trace.
     """
 
     def __init__(self, signal_number: int):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.signal_number = signal_number
+        super().__init__(128 + signal_number)
 
 
 class StopRequest:
@@ -37,7 +37,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield  # Python delivers signals to the main thread alone.
             return
-        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -48,11 +48,13 @@ class StopRequest:
         """The signal that any host has received; 0 for none. All hosts must ask at the same step."""
         if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return self._signal_number
-        received = self._strategy.run(
-            lambda number: tf.distribute.get_replica_context().all_gather(number, axis=0),
-            args=(tf.constant([self._signal_number]),),
-        )
-        return int(tf.reduce_max(self._strategy.experimental_local_results(received)[0]).numpy())
+        received = self._over_hosts(tf.constant([float(self._signal_number == number) for number in _SIGNALS]))
+        return next((int(number) for number, hosts in zip(_SIGNALS, received.numpy(), strict=True) if hosts), 0)
+
+    @tf.function
+    def _over_hosts(self, received: tf.Tensor) -> tf.Tensor:
+        """The sum over all hosts."""
+        return self._strategy.reduce("SUM", self._strategy.run(tf.identity, args=(received,)), axis=None)
 
     def _remember(self, signal_number: int, frame) -> None:
         if self._signal_number:

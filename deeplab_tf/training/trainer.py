@@ -1,5 +1,6 @@
 """One training step of DeepLab: the loss of its score maps, the gradient over all replicas, one update."""
 
+import resource
 import time
 from collections.abc import Sequence
 
@@ -93,6 +94,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
             **losses,
             "learning_rate": learning_rate,
             "images_per_second": steps * self.batch_size / (time.monotonic() - self._started),
+            **_peak_memory(),
         }
 
     def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -145,6 +147,15 @@ def _summed_over_replicas(values):
 def _added(sums: list[tf.Tensor] | None, values: list[tf.Tensor]) -> list[tf.Tensor]:
     """Element by element; `values` themselves where there is no sum yet."""
     return values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+
+
+def _peak_memory() -> dict[str, float]:
+    """The most memory used so far, GiB, of this process and of each GPU."""
+    peaks = {"memory_gib/host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    for device in tf.config.list_logical_devices("GPU"):
+        gpu = device.name.removeprefix("/device:")
+        peaks[f"memory_gib/{gpu.replace(':', '_')}"] = tf.config.experimental.get_memory_info(gpu)["peak"] / 2**30
+    return peaks
 
 
 def _loop_counter(name: str) -> tf.Variable:

@@ -1,60 +1,13 @@
-"""The loop: it learns, repeats bit for bit, accumulates micro-batches, goes on from a checkpoint."""
+"""The loop on one device: it learns, repeats bit for bit, accumulates micro-batches, writes what it measured."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf import DeepLab
 from deeplab_tf.errors import UserError
-from deeplab_tf.training import CaffeSGD, caffe_multipliers, learning_rate_schedule, make_strategy
-from deeplab_tf.training.run import train
+from tests.training.toy import trained
 
-BATCH = 4
-CLASSES = 3
-
-
-def make_dataset(start_step: int, host: int = 0, hosts: int = 1) -> tf.data.Dataset:
-    """Random colour patches; the class is the brightest channel, unlabelled where the place in the batch says so."""
-
-    def batch(step):
-        coarse = tf.random.stateless_uniform([BATCH, 5, 5, 3], tf.stack([step, 0]))
-        image = tf.repeat(tf.repeat(255 * coarse, 13, axis=1), 13, axis=2)
-        label = tf.argmax(image, -1, output_type=tf.int32)
-        row = tf.range(65)[tf.newaxis, :, tf.newaxis]
-        unlabelled = row < 20 * tf.range(BATCH)[:, tf.newaxis, tf.newaxis]
-        return {"image": tf.cast(image, tf.uint8), "label": tf.cast(tf.where(unlabelled, 255, label), tf.uint8)}
-
-    return tf.data.Dataset.counter(tf.cast(start_step, tf.int64)).map(batch)
-
-
-def trained(model_dir, *, batch_norm="trainable", learning_rate=0.01, max_steps=6, stop_at=None, **options):
-    keras.utils.set_random_seed(3)
-    strategy = make_strategy("one_device")
-    with strategy.scope():
-        model = DeepLab("resnet_tiny", "aspp_s", num_classes=CLASSES, scales=(0.5, 1.0), batch_norm=batch_norm)
-        start = weights(model)
-        optimizer = CaffeSGD(
-            learning_rate_schedule("poly", learning_rate, max_steps),
-            multipliers=caffe_multipliers(model, classifier=1.0),
-        )
-    result = train(
-        model,
-        optimizer,
-        make_dataset,
-        model_dir=model_dir,
-        strategy=strategy,
-        max_steps=stop_at or max_steps,
-        batch_size=BATCH,
-        steps_per_loop=2,
-        checkpoint_every=2,
-        **options,
-    )
-    return weights(model) - start, result
-
-
-def weights(model) -> np.ndarray:
-    return np.concatenate([variable.numpy().ravel() for variable in model.variables])
+FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-5}
 
 
 def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
@@ -67,37 +20,48 @@ def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
 
 
 def test_micro_batches_equal_the_full_batch(tmp_path):
-    """Although the unlabelled pixels are spread unevenly over them."""
-    frozen = {"batch_norm": "frozen", "learning_rate": 1e-5}
-    full, _ = trained(tmp_path / "full", **frozen)
-    accumulated, _ = trained(tmp_path / "micro", accumulation_steps=2, **frozen)
+    """Although the ignored pixels are spread unevenly over them."""
+    full, _ = trained(tmp_path / "full", **FROZEN)
+    accumulated, _ = trained(tmp_path / "micro", accumulation_steps=2, **FROZEN)
     assert np.abs(full).max() > 1e-5
     np.testing.assert_allclose(accumulated, full, atol=1e-3 * np.abs(full).max())
 
 
-def test_it_learns_validates_and_writes_scalars(tmp_path):
-    validated = []
-
-    def validate(step):
-        validated.append(step)
-        return {"mean_iou": 0.25}
-
-    _, result = trained(tmp_path, max_steps=60, eval_every=30, validate=validate)
-    assert validated == [30, 60]
-    assert result.validation == {"mean_iou": 0.25}
-    assert read_scalars(tmp_path / "validation")["mean_iou"] == [0.25, 0.25]
+def test_it_learns_validates_and_keeps_the_best(tmp_path):
+    figures = {20: 0.25, 40: 0.75, 60: 0.5}
+    _, result = trained(
+        tmp_path, max_steps=60, eval_every=20, max_checkpoints=2, validate=lambda step: {"mean_iou": figures[step]}
+    )
+    assert result.validation == {"mean_iou": 0.5}
+    assert read_scalars(tmp_path / "validation")["mean_iou"] == [0.25, 0.75, 0.5]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == [
+        "ckpt-58.index",
+        "ckpt-60.index",
+    ]
+    best = sorted(path.name for path in (tmp_path / "best").iterdir())
+    assert best == ["best.json", "ckpt-40.data-00000-of-00001", "ckpt-40.index"]
+    assert tf.train.load_checkpoint(str(tmp_path / "best/ckpt-40")).get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 40
 
     scalars = read_scalars(tmp_path / "train")
     losses = [np.array(scalars[f"loss/{name}"]) for name in ("scale_0.5", "scale_1", "fused")]
     np.testing.assert_allclose(scalars["loss/total"], sum(losses), rtol=1e-5)
     assert losses[-1][-1] < 0.6 * losses[-1][0]
     np.testing.assert_allclose(scalars["learning_rate"][-1], 0.0, atol=1e-8)
-    assert min(scalars["images_per_second"]) > 0
+    assert min(scalars["images_per_second"]) > 0 and min(scalars["memory_gib/host"]) > 0.1
 
 
-def test_an_infinite_loss_stops_the_run(tmp_path):
-    with pytest.raises(UserError, match="loss became (nan|inf).*by step.*--learning_rate"):
-        trained(tmp_path, learning_rate=1e9, batch_norm="frozen")
+def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path):
+    trained(tmp_path, stop_at=4)
+    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoints").glob("ckpt-*")}
+    with pytest.raises(UserError, match=r"diverged.*step.*learning_rate"):
+        trained(tmp_path, learning_rate=1e12, max_steps=40)
+    for path, content in kept.items():
+        assert path.read_bytes() == content
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--batch_size=4 .*--accumulation_steps=3; expected a multiple of 3"):
+        trained(tmp_path, accumulation_steps=3)
 
 
 def read_scalars(folder) -> dict[str, list[float]]:

@@ -1,0 +1,156 @@
+"""Times a training step of DeepLab against the same network in PyTorch, in one run, in turn, on the same batch.
+
+python benchmarks/train_step.py                  ResNet-101 ASPP-L, crop 321, one scale
+python benchmarks/train_step.py --multi_scale    inputs at 0.5, 0.75 and 1
+
+Both sides: forward, the losses of all score maps, backward, one SGD update with momentum and weight decay, batch norm
+frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts.
+"""
+
+import os
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from absl import app, flags
+
+_MULTI_SCALE = flags.DEFINE_bool("multi_scale", False, "Inputs at 0.5, 0.75 and 1 instead of 1.")
+_BATCH = flags.DEFINE_integer("batch", 1, "Images in the batch.", lower_bound=1)
+_CROP = flags.DEFINE_integer("crop", 321, "Height and width of the crop, pixels.", lower_bound=9)
+_STEPS = flags.DEFINE_integer("steps", 5, "Timed steps of each side.", lower_bound=1)
+_THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of each side.", lower_bound=1)
+
+CLASSES = 21
+RATES = (6, 12, 18, 24)
+
+
+def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
+    """One step of `DeepLabTrainer` as a function without arguments."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
+    from deeplab_tf import DeepLab, training
+    from deeplab_tf.training.trainer import DeepLabTrainer
+
+    model = DeepLab("resnet101", "aspp_l", num_classes=CLASSES, scales=scales)
+    optimizer = training.CaffeSGD(1e-9, multipliers=training.caffe_multipliers(model))
+    optimizer.build(model.trainable_variables)
+    dataset = tf.data.Dataset.from_tensors({"image": images, "label": labels}).repeat()
+    trainer = DeepLabTrainer(
+        model,
+        optimizer,
+        dataset,
+        step=tf.Variable(0, dtype=tf.int64),
+        strategy=tf.distribute.get_strategy(),
+        batch_size=len(images),
+    )
+    return lambda: trainer.train(tf.constant(1))
+
+
+def pytorchs(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...], channels_last: bool):
+    """The same step in PyTorch as a function without arguments."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    torch.set_num_threads(_THREADS.value)
+
+    class ConvBN(nn.Sequential):
+        def __init__(self, inputs, outputs, size, stride=1, rate=1):
+            padding = rate * (size - 1) // 2
+            super().__init__(
+                nn.Conv2d(inputs, outputs, size, stride, padding, rate, bias=False), nn.BatchNorm2d(outputs).eval()
+            )
+
+    class Bottleneck(nn.Module):
+        def __init__(self, inputs, width, stride, rate, project):
+            super().__init__()
+            self.reduce = ConvBN(inputs, width, 1, stride)
+            self.conv = ConvBN(width, width, 3, 1, rate)
+            self.increase = ConvBN(width, 4 * width, 1)
+            self.shortcut = ConvBN(inputs, 4 * width, 1, stride) if project else nn.Identity()
+
+        def forward(self, x):
+            y = self.increase(F.relu(self.conv(F.relu(self.reduce(x)))))
+            return F.relu(y + self.shortcut(x))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layers, channels = [ConvBN(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 64
+            for blocks, width, stride, rate in ((3, 64, 1, 1), (4, 128, 2, 1), (23, 256, 1, 2), (3, 512, 1, 4)):
+                for i in range(blocks):
+                    layers.append(Bottleneck(channels, width, stride if i == 0 else 1, rate, i == 0))
+                    channels = 4 * width
+            self.features = nn.Sequential(*layers)
+            self.aspp = nn.ModuleList(nn.Conv2d(2048, CLASSES, 3, padding=rate, dilation=rate) for rate in RATES)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    for parameter in module.parameters():
+                        parameter.requires_grad_(False)
+
+        def forward(self, x):
+            features = self.features(x)
+            return sum(branch(features) for branch in self.aspp)
+
+    network = Network()
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    if channels_last:
+        network, x = network.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    targets = torch.from_numpy(labels.astype(np.int64))
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=1e-9, momentum=0.9, weight_decay=5e-4)
+
+    def loss_of(scores):
+        shrunk = F.interpolate(targets[:, None].float(), scores.shape[2:], mode="nearest")[:, 0].long()
+        return F.cross_entropy(scores, shrunk, ignore_index=255)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        maps = []
+        for scale in scales:
+            size = [round(scale * (side - 1)) + 1 for side in x.shape[2:]]
+            scaled = x if scale == 1 else F.interpolate(x, size, mode="bilinear", align_corners=True)
+            maps.append(network(scaled))
+        if len(maps) > 1:
+            size = maps[-1].shape[2:]
+            resized = [F.interpolate(scores, size, mode="bilinear", align_corners=True) for scores in maps]
+            maps.append(torch.stack(resized).amax(0))
+        sum(loss_of(scores) for scores in maps).backward()
+        optimizer.step()
+
+    return step
+
+
+def main(_) -> None:
+    """Prints seconds per step of each side and their ratio."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (_BATCH.value, _CROP.value, _CROP.value, 3)).astype(np.uint8)
+    labels = rng.choice([*range(CLASSES), 255], (_BATCH.value, _CROP.value, _CROP.value)).astype(np.uint8)
+    scales = (0.5, 0.75, 1.0) if _MULTI_SCALE.value else (1.0,)
+    sides = {
+        "deeplab_tf": ours(images, labels, scales),
+        "PyTorch": pytorchs(images, labels, scales, channels_last=False),
+        "PyTorch, channels_last": pytorchs(images, labels, scales, channels_last=True),
+    }
+    seconds = {name: [] for name in sides}
+    for repeat in range(_STEPS.value + 1):
+        for name, step in sides.items():
+            started = time.perf_counter()
+            step()
+            if repeat:  # The first step compiles and allocates.
+                seconds[name].append(time.perf_counter() - started)
+    print(f"ResNet-101 aspp_l, scales {scales}, batch {_BATCH.value}, crop {_CROP.value}, {_THREADS.value} threads")
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    for name, values in seconds.items():
+        print(f"{name:<24} median {medians[name]:.2f} s per step ({min(values):.2f} to {max(values):.2f})")
+    fastest = min(value for name, value in medians.items() if name != "deeplab_tf")
+    print(f"ratio, PyTorch's faster layout over deeplab_tf: {fastest / medians['deeplab_tf']:.2f}")
+
+
+if __name__ == "__main__":
+    app.run(main)

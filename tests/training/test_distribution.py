@@ -1,0 +1,82 @@
+"""Several devices and several hosts train to the weights of one device with the same global batch."""
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-5, "max_steps": 4}
+
+
+def start(devices: int, runs: list[dict], environment: dict | None = None) -> subprocess.Popen:
+    import os
+
+    command = [sys.executable, "-m", "tests.training.toy", str(devices), json.dumps(runs)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=os.environ | (environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output.decode()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """How far the weights moved, by the name of the run."""
+    folder = tmp_path_factory.mktemp("distribution")
+
+    def run(name: str, **options) -> dict:
+        return {"model_dir": str(folder / name), "save": str(folder / f"{name}.npz"), **options}
+
+    finish(
+        start(
+            2,
+            [
+                run("one", **FROZEN),
+                run("two_replicas", strategy="mirrored", **FROZEN),
+                run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
+                run("one_batch_norm", scales=[1.0], max_steps=4),
+            ],
+        )
+    )
+    # A process of its own: TensorFlow confuses the collective operations of two MirroredStrategies in one.
+    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", scales=[1.0], max_steps=4)]))
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in (first, second)]}
+    hosts = []
+    for index in range(2):
+        options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
+        first_part = options | {"stop_at": 2, "save": str(folder / f"first_{index}.npz")}
+        environment = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})}
+        hosts.append(start(1, [first_part, options | {"save": str(folder / f"host_{index}.npz")}], environment))
+    for host in hosts:
+        finish(host)
+    return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
+
+
+@pytest.mark.parametrize("name", ["two_replicas", "two_replicas_micro", "host_0", "host_1"])
+def test_same_weights_as_one_device(moved, name):
+    """To float tolerance, although the ignored pixels are spread unevenly over the replicas."""
+    reference = moved["one"]
+    assert np.abs(reference).max() > 1e-5
+    np.testing.assert_allclose(moved[name], reference, atol=1e-3 * np.abs(reference).max())
+
+
+def test_synchronised_batch_norm_sees_the_whole_batch(moved):
+    reference = moved["one_batch_norm"]
+    np.testing.assert_allclose(moved["synchronised"], reference, atol=1e-2 * np.abs(reference).max())
+
+
+def test_hosts_agree_and_only_the_first_leaves_files(moved):
+    np.testing.assert_array_equal(moved["host_0"], moved["host_1"])
+    assert np.abs(moved["first_0"] - moved["host_0"]).max() > 0  # They did go on after the first part.
+    assert sorted(path.name for path in (moved["folder"] / "hosts").iterdir()) == ["checkpoints", "train", "validation"]
