@@ -159,8 +159,12 @@ def _check_division(batch_size: int, replicas: int, accumulation_steps: int) -> 
 
 def _check_same_step(step: int, strategy: tf.distribute.Strategy, model_dir: pathlib.Path) -> None:
     """All hosts must go on from the same step."""
-    steps = strategy.reduce("SUM", strategy.run(lambda: tf.constant(float(step))), axis=None)
-    if float(steps) != step * strategy.num_replicas_in_sync:
+
+    @tf.function
+    def summed():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(float(step))), axis=None)
+
+    if float(summed()) != step * strategy.num_replicas_in_sync:
         raise UserError(
             f"--model_dir={model_dir} must be one folder that all hosts share; they found other checkpoints"
         )

@@ -1,6 +1,7 @@
 """Several devices and several hosts train to the weights of one device with the same global batch."""
 
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -14,8 +15,6 @@ FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-5, "max_steps": 4}
 
 
 def start(devices: int, runs: list[dict], environment: dict | None = None) -> subprocess.Popen:
-    import os
-
     command = [sys.executable, "-m", "tests.training.toy", str(devices), json.dumps(runs)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=os.environ | (environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -25,6 +24,20 @@ def start(devices: int, runs: list[dict], environment: dict | None = None) -> su
 def finish(process: subprocess.Popen) -> None:
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output.decode()[-3000:]
+
+
+def two_hosts(options: list[dict]) -> None:
+    """One run on two processes that know each other as hosts, on loopback."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{bound.getsockname()[1]}" for bound in (first, second)]}
+    hosts = []
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        hosts.append(start(1, [options[index]], {"TF_CONFIG": json.dumps(task)}))
+    for host in hosts:
+        finish(host)
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +61,9 @@ def moved(tmp_path_factory):
     )
     # A process of its own: TensorFlow confuses the collective operations of two MirroredStrategies in one.
     finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", scales=[1.0], max_steps=4)]))
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        cluster = {"worker": [f"127.0.0.1:{s.getsockname()[1]}" for s in (first, second)]}
-    hosts = []
-    for index in range(2):
-        options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
-        first_part = options | {"stop_at": 2, "save": str(folder / f"first_{index}.npz")}
-        environment = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})}
-        hosts.append(start(1, [first_part, options | {"save": str(folder / f"host_{index}.npz")}], environment))
-    for host in hosts:
-        finish(host)
+    options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
+    two_hosts([options | {"stop_at": 2, "save": str(folder / f"first_{host}.npz")} for host in range(2)])
+    two_hosts([options | {"save": str(folder / f"host_{host}.npz")} for host in range(2)])
     return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
 
 
