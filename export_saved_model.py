@@ -12,9 +12,7 @@ def main() -> None:
     from deeplab_tf.evaluation import Segmenter
     from deeplab_tf.serving import export_saved_model
 
-    segmenter = Segmenter.load(
-        FLAGS.model_dir, scales=flags.numbers("eval_scales"), checkpoint=FLAGS.checkpoint
-    )
+    segmenter = Segmenter.load(FLAGS.model_dir, scales=flags.numbers("eval_scales"), checkpoint=FLAGS.checkpoint)
     version = export_saved_model(segmenter, FLAGS.export_dir)
     print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
 

@@ -247,7 +247,7 @@ def check_same_run(model_dir: pathlib.Path) -> None:
     """Refuses to go on in the folder of another run.
 
     Raises:
-        UserError: `config.flags` there has other values for flags that describe what is trained; the message names them.
+        UserError: `config.flags` there has other values for what is trained; the message names the flags.
     """
     config = model_dir / CONFIG_FILE
     if not config.is_file():
