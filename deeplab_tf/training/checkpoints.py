@@ -62,7 +62,7 @@ class Checkpoints:
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
                 return
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 print(f"checkpoint {path} cannot be read and is passed over: {reason}", file=sys.stderr)
         if paths:
