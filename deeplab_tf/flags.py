@@ -154,6 +154,12 @@ _integer(
 )
 _integer("evaluation", "tile_overlap", 128, "Pixels by which neighbouring tiles overlap, blended there.", 1)
 
+_string("evaluation", "report_dir", None, "Write a report with charts and pictures there: one page, index.html.")
+_string("evaluation", "compare", None, "Folder of another run: say per class what changed, and if it may be noise.")
+_string(
+    "evaluation", "submission_dir", None, "Write masks for the server of VOC 2012 or Cityscapes there; see --val_split."
+)
+
 _string("prediction", "input", None, "An image, a folder of images, or a quoted glob.")
 _string("prediction", "output_dir", None, "Folder for masks and overlays; default: <model_dir>/predictions.")
 

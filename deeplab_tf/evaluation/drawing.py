@@ -11,11 +11,17 @@ from deeplab_tf.evaluation import pictures as drawing
 from deeplab_tf.evaluation import trimap
 from deeplab_tf.evaluation.evaluate import Evaluation, evaluate
 from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.evaluation.submission import Submission
 from deeplab_tf.training.run_files import EVALUATION_FILE, IMAGE_COUNTS_FILE, OVERLAYS
 
 
 def evaluate_and_draw(
-    segmenter: Segmenter, examples: tf.data.Dataset, model_dir: str | pathlib.Path, *, pictures: int = 4
+    segmenter: Segmenter,
+    examples: tf.data.Dataset,
+    model_dir: str | pathlib.Path,
+    *,
+    pictures: int = 4,
+    submission: Submission | None = None,
 ) -> Evaluation:
     """Evaluates; writes the figures and the panels of the first examples to `model_dir`.
 
@@ -27,14 +33,18 @@ def evaluate_and_draw(
         examples: as for `evaluate`, with "filename".
         model_dir: folder of the run.
         pictures: number of examples to draw.
+        submission: gets the final labels of every example.
     """
     model_dir = pathlib.Path(model_dir)
 
     def save(index: int, example: Mapping, unrefined: Segmentation, refined: Segmentation | None) -> None:
+        if index < pictures or submission:
+            filename = bytes(np.asarray(example["filename"]).item()).decode()
         if index < pictures:
-            stem = pathlib.Path(bytes(np.asarray(example["filename"]).item()).decode()).stem
             panel = draw_example(segmenter, example, unrefined, refined)
-            drawing.save_picture(model_dir / OVERLAYS / f"{stem}.png", panel)
+            drawing.save_picture(model_dir / OVERLAYS / f"{pathlib.Path(filename).stem}.png", panel)
+        if submission:
+            submission.write(filename, (refined or unrefined).labels)
 
     evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, on_example=save)
     evaluation.save(model_dir / EVALUATION_FILE)

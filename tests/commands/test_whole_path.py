@@ -84,6 +84,19 @@ def test_evaluation_reads_the_flags_of_the_run_and_counts_right(workplace, segme
     assert f"{100 * confusion.mean_iou:.2f}" in result.stdout
 
 
+def test_evaluation_reports_and_compares(workplace):
+    """With the mirror image against without, which is the run's last evaluation."""
+    assert run("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace).returncode == 0
+    before = json.loads((workplace / "runs/demo/evaluation.json").read_text())["network"]["mean_iou"]
+    flags = ["--limit=7", "--eval_mirror", "--report_dir=report", "--compare=runs/demo"]
+    result = run("evaluate.py", "--model_dir=runs/demo", *flags, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    after = json.loads((workplace / "runs/demo/evaluation.json").read_text())["network"]["mean_iou"]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("mean IoU") and " to " in line]
+    assert line.split()[2:5] == [f"{100 * after:.2f}", f"{100 * before:.2f}", f"{100 * (after - before):+.2f}"]
+    assert "runs/demo on shapes val" in (workplace / "report/index.html").read_text()
+
+
 def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace, photographs, segmenter):
     result = run("predict.py", "--model_dir=runs/demo", f"--input={photographs}", "--output_dir=out", cwd=workplace)
     assert result.returncode == 1
@@ -154,6 +167,12 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
         ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
         ("evaluate.py", ["--model_dir=nowhere"], "nowhere holds no trained model"),
         ("evaluate.py", ["--model_dir=runs/demo", "--eval_scales=1,big"], "'1,big', expected numbers"),
+        (
+            "evaluate.py",
+            ["--model_dir=runs/demo", "--submission_dir=x"],
+            "shapes; submissions can be written for voc2012",
+        ),
+        ("evaluate.py", ["--model_dir=runs/demo", "--tile_size=99", "--tile_overlap=90"], "tile_overlap=90"),
         ("predict.py", ["--model_dir=runs/demo", "--input=no*.jpg"], "found no image for 'no*.jpg'"),
         ("export_saved_model.py", ["--model_dir=runs/demo"], "--export_dir is missing"),
     ],

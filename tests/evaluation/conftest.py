@@ -36,14 +36,31 @@ def segmenter() -> Segmenter:
     return Segmenter(_network(), info=info("shapes"))
 
 
-@pytest.fixture
-def photograph():
-    """A function that makes a smooth random image, uint8 [height, width, 3]."""
+def _photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3))
+    fine = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
+    return np.clip(fine, 0, 255).astype(np.uint8)
 
-    def make(height: int, width: int, seed: int = 0) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        coarse = rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3))
-        fine = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
-        return np.clip(fine, 0, 255).astype(np.uint8)
+
+@pytest.fixture(scope="session")
+def photograph():
+    """A function that makes a random image of patches and noise, uint8 [height, width, 3]."""
+    return _photograph
+
+
+@pytest.fixture(scope="session")
+def make_examples():
+    """A function that makes examples with masks of blocks, some of them without a label, one for each size."""
+
+    def make(sizes):
+        rng = np.random.default_rng(0)
+        examples = []
+        for i, (height, width) in enumerate(sizes):
+            blocks = np.kron(rng.choice([0, 1, 2, 5, 255], (8, 8)), np.ones((8, 8)))
+            label = blocks[:height, :width].astype(np.uint8)
+            image = _photograph(height, width, i)
+            examples.append({"image": image, "label": label, "filename": f"{i}.jpg".encode()})
+        return examples
 
     return make

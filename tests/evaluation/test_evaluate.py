@@ -20,15 +20,8 @@ def with_crf(segmenter):
 
 
 @pytest.fixture
-def examples(photograph):
-    rng = np.random.default_rng(0)
-
-    def example(i, height, width):
-        blocks = np.kron(rng.choice([0, 1, 2, 5, 255], (8, 8)), np.ones((8, 8)))
-        label = blocks[:height, :width].astype(np.uint8)
-        return {"image": photograph(height, width, i), "label": label, "filename": f"{i}.jpg".encode()}
-
-    return [example(i, *size) for i, size in enumerate([(40, 56), (33, 33), (50, 41), (64, 20), (40, 56)])]
+def examples(make_examples):
+    return make_examples([(40, 56), (33, 33), (50, 41), (64, 20), (40, 56)])
 
 
 def test_against_one_step_after_another(with_crf, examples):

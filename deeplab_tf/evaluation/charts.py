@@ -1,0 +1,89 @@
+"""The charts of a report, each an SVG image."""
+
+import base64
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deeplab_tf.evaluation.evaluate import Evaluation
+
+_BEFORE, _AFTER = "#8aa4c8", "#d9703b"
+
+
+def class_bars(evaluation: Evaluation) -> str:
+    """Bars of the IoU of each class, before and after the CRF."""
+    stages = [(f"network {100 * evaluation.network.mean_iou:.1f}", evaluation.network.iou, _BEFORE)]
+    if evaluation.crf:
+        stages.append((f"with CRF {100 * evaluation.crf.mean_iou:.1f}", evaluation.crf.iou, _AFTER))
+    count = len(evaluation.class_names)
+    figure = Figure(figsize=(5.5, 0.9 + 0.22 * count * max(1.2, len(stages) * 0.8)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(stages)
+    for i, (name, values, color) in enumerate(stages):
+        places = np.arange(count) + (i - (len(stages) - 1) / 2) * height
+        axes.barh(places, 100 * np.nan_to_num(values), height, color=color, label=name)
+    axes.set_yticks(np.arange(count), evaluation.class_names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 100), xlabel="IoU, %")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(title="mean IoU", fontsize=8, title_fontsize=8)
+    return _svg(figure)
+
+
+def confusion_matrix(evaluation: Evaluation) -> str:
+    """For each true class the share of its pixels that got each label, after the last step."""
+    counts = evaluation.final.counts
+    with np.errstate(invalid="ignore"):
+        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    count = len(counts)
+    size = max(4.0, 1.6 + 0.3 * count)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(np.arange(count), evaluation.class_names, rotation=90, fontsize=8)
+    axes.set_yticks(np.arange(count), evaluation.class_names, fontsize=8)
+    axes.set(xlabel="labelled as", ylabel="truly")
+    if count <= 30:
+        for i, j in zip(*np.nonzero(np.nan_to_num(shares) >= 0.5), strict=True):
+            color = "white" if shares[i, j] > 60 else "black"
+            axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=color)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="% of the true class")
+    return _svg(figure)
+
+
+def trimap_curve(evaluation: Evaluation) -> str:
+    """Mean IoU against the width of the band around boundaries, before and after the CRF."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    curves = [("network", evaluation.network_trimap, _BEFORE), ("with CRF", evaluation.crf_trimap, _AFTER)]
+    for name, curve, color in curves:
+        if curve is not None:
+            axes.plot(curve.widths, 100 * np.array(curve.mean_iou), "o-", color=color, markersize=4, label=name)
+    axes.set(xlabel="width of the band around boundaries, pixels", ylabel="mean IoU, %", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return _svg(figure)
+
+
+def crf_gain(evaluation: Evaluation) -> str:
+    """Bars of what the CRF adds to the IoU of each class, in percentage points."""
+    gain = 100 * (evaluation.crf.iou - evaluation.network.iou)
+    order = np.argsort(-np.nan_to_num(gain))
+    figure = Figure(figsize=(5.5, 0.9 + 0.24 * len(gain)), layout="constrained")
+    axes = figure.subplots()
+    colors = [_AFTER if gain[i] >= 0 else _BEFORE for i in order]
+    axes.barh(np.arange(len(gain)), np.nan_to_num(gain[order]), color=colors)
+    axes.set_yticks(np.arange(len(gain)), [evaluation.class_names[i] for i in order], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="IoU with CRF minus IoU without, percentage points")
+    axes.grid(axis="x", alpha=0.3)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as a data URI."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

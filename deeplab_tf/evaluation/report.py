@@ -1,0 +1,138 @@
+"""A report that people read: one HTML page with everything inside (Fig. 6, 10, 11-14)."""
+
+import base64
+import io
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import files
+from deeplab_tf.evaluation import charts, pictures
+from deeplab_tf.evaluation.evaluate import Evaluation
+from deeplab_tf.evaluation.image_counts import mean_iou
+from deeplab_tf.evaluation.segmenter import Segmenter
+
+REPORT_FILE = "index.html"
+
+# Width to which larger pictures are reduced, pixels.
+_PICTURE_WIDTH = 480
+
+
+def write_report(
+    report_dir: str | pathlib.Path,
+    evaluation: Evaluation,
+    segmenter: Segmenter,
+    examples: Iterable[Mapping[str, Any]],
+    *,
+    title: str,
+    settings: Mapping[str, Any] | None = None,
+    pictures_each: int = 4,
+) -> pathlib.Path:
+    """Writes `index.html`: summary, charts, and the best, median and worst images.
+
+    The page refers to nothing outside itself. Its tables sort by a click on a column's head.
+
+    Args:
+        report_dir: folder for the page.
+        evaluation: what to report, with trimap curves.
+        segmenter: the one that was evaluated; segments the shown images again.
+        examples: the ones that were evaluated, in the same order, as for `evaluate`.
+        title: heads the page.
+        settings: further lines of the summary, by name.
+        pictures_each: how many of the best, of the median and of the worst images are shown.
+
+    Returns:
+        the path of the page.
+    """
+    chosen = choose_images(mean_iou(evaluation.image_counts.final), pictures_each)
+    stages = {"network": evaluation.network} | ({"with CRF": evaluation.crf} if evaluation.crf else {})
+    shown = {
+        "IoU by class": charts.class_bars(evaluation),
+        "Confusion matrix, %": charts.confusion_matrix(evaluation),
+    }
+    if evaluation.network_trimap is not None:
+        shown["Trimap curve: quality near boundaries"] = charts.trimap_curve(evaluation)
+    if evaluation.crf is not None:
+        shown["What the CRF adds"] = charts.crf_gain(evaluation)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deeplab_tf.evaluation", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "" if np.isnan(value) else f"{100 * value:.2f}"
+    page = environment.get_template("report.html").render(
+        title=title,
+        settings={"images": evaluation.images, "seconds": f"{evaluation.seconds:.1f}", **(settings or {})},
+        stages=stages,
+        summaries={name: matrix.summary() for name, matrix in stages.items()},
+        classes=list(zip(evaluation.class_names, segmenter.info.palette.tolist(), strict=True)),
+        truth_share=evaluation.network.counts.sum(axis=1) / max(1, evaluation.network.counts.sum()),
+        charts=shown,
+        rows=_image_rows(evaluation, segmenter, examples, chosen),
+    )
+    path = pathlib.Path(report_dir).expanduser() / REPORT_FILE
+    files.write_text(path, page)
+    return path
+
+
+def choose_images(scores: np.ndarray, each: int) -> dict[int, str]:
+    """The best, the median and the worst images.
+
+    Args:
+        scores: mean IoU of each image, float64 [N]; NaN where an image has no labelled pixel, which is not shown.
+        each: how many of each kind; fewer where there are not so many images.
+
+    Returns:
+        index -> "worst", "median" or "best", every image once, in ascending order of score.
+    """
+    order = np.argsort(scores, kind="stable")[: np.count_nonzero(~np.isnan(scores))]
+    each = min(each, max(1, len(order) // 3))
+    middle = max(0, (len(order) - each) // 2)
+    chosen = {}
+    for kind, part in (("best", order[-each:]), ("worst", order[:each]), ("median", order[middle : middle + each])):
+        for index in part:
+            chosen.setdefault(int(index), kind)
+    return {int(index): chosen[int(index)] for index in order if int(index) in chosen}
+
+
+def _image_rows(
+    evaluation: Evaluation, segmenter: Segmenter, examples: Iterable[Mapping[str, Any]], chosen: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """What the page shows of each chosen image, in the order of `chosen`."""
+    scores = {"network": mean_iou(evaluation.image_counts.network)}
+    if evaluation.crf is not None:
+        scores["with CRF"] = mean_iou(evaluation.image_counts.crf)
+    palette, rows, last = segmenter.info.palette, {}, max(chosen, default=-1)
+    for index, example in enumerate(examples):
+        if index in chosen:
+            image, truth = np.asarray(example["image"]), np.asarray(example["label"])
+            unrefined = segmenter.without_crf(image)
+            masks = {"truth": truth, "network": unrefined.labels}
+            if evaluation.crf is not None:
+                masks["with CRF"] = segmenter.refined(image, unrefined).labels
+            views = {"input": image} | {name: pictures.overlay(image, mask, palette) for name, mask in masks.items()}
+            rows[index] = {
+                "filename": evaluation.image_counts.filenames[index],
+                "kind": chosen[index],
+                "scores": {name: values[index] for name, values in scores.items()},
+                "pictures": {name: _jpeg(view) for name, view in views.items()},
+            }
+        if index >= last:
+            break
+    return [rows[index] for index in chosen]
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a data URI."""
+    image = Image.fromarray(picture)
+    if image.width > _PICTURE_WIDTH:
+        image = image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width)), Image.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
