@@ -1,0 +1,142 @@
+"""Our own files: everything back, or all but a classifier for other classes; and nothing when they are broken."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf import DeepLab, weights
+from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.errors import UserError
+from deeplab_tf.evaluation import Segmenter
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 65, 73, 3), dtype=np.uint8)
+FORMATS = ("weights.h5", "keras", "run", "folder", "prefix")
+
+
+def written(model: DeepLab, folder, form: str) -> str:
+    """Writes a model in one of `FORMATS`, the checkpoints with the optimizer that belongs to training."""
+    if form == "weights.h5":
+        weights.save(model, folder / "x.weights.h5")
+        return str(folder / "x.weights.h5")
+    if form == "keras":
+        model.save(folder / "x.keras")
+        return str(folder / "x.keras")
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=tf.Variable(7, dtype=tf.int64))
+    prefix = tf.train.CheckpointManager(checkpoint, str(folder / "run" / "checkpoints"), 3).save(7)
+    return {"run": str(folder / "run"), "folder": str(folder / "run" / "checkpoints"), "prefix": prefix}[form]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_everything_comes_back(form, tiny, tmp_path):
+    other = DeepLab("resnet_tiny", "aspp_l", 5, scales=(1.0,))
+    report = weights.load(other, written(tiny, tmp_path, form))
+    assert not report.left and not report.initialised and report.preprocessing == "keras"
+    assert set(report.taken) == {layer.name for layer in [tiny.preprocess, *tiny.network.layers] if layer.weights}
+    for ours, theirs in zip(other.get_weights(), tiny.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if form in ("weights.h5", "keras"):  # These hold the model's configuration too.
+        np.testing.assert_array_equal(other(IMAGE), tiny(IMAGE))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_another_number_of_classes_leaves_the_classifier_fresh(form, tiny, tmp_path):
+    other = DeepLab("resnet_tiny", "aspp_l", 12, scales=(1.0,))
+    before = {name: other.network.get_layer(name).get_weights() for name in other.classifier_layers}
+    report = weights.load(other, written(tiny, tmp_path, form))
+    assert list(report.initialised) == other.classifier_layers
+    assert "5 classes in the source, 12 here" in str(report)
+    for name, arrays in before.items():
+        for old, new in zip(arrays, other.network.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+    for layer in other.network.layers:
+        if layer.weights and layer.name not in before:
+            for old, new in zip(tiny.network.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+                np.testing.assert_array_equal(old, new)
+
+
+def test_a_checkpoint_in_the_folder_of_a_run_keeps_its_strides(tiny, tmp_path):
+    run = written(tiny, tmp_path, "run")
+    info = DatasetInfo("x", tuple("abcde"), np.zeros((5, 3), np.uint8))
+    Segmenter(tiny, info=info).save_description(run)
+    other = DeepLab("resnet_tiny", "aspp_l", 5, scales=(1.0,))
+    weights.load(other, run)
+    np.testing.assert_array_equal(other(IMAGE), tiny(IMAGE))
+
+
+def test_another_head_is_left_fresh(tiny, tmp_path):
+    other = DeepLab("resnet_tiny", "large_fov", 5)
+    report = weights.load(other, written(tiny, tmp_path, "weights.h5"))
+    assert report.initialised == {"fc1": "not in the source"}
+    assert report.left == ("fc1_c0", "fc1_c1", "fc1_c2", "fc1_c3")
+
+
+@pytest.mark.parametrize("form", ["weights.h5", "keras", "run"])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.95])
+def test_truncated_files(form, keep, tiny, tmp_path, unchanged):
+    source = written(tiny, tmp_path, form)
+    files = [file for file in tmp_path.rglob("*") if file.suffix in (".h5", ".keras") or ".data-" in file.name]
+    assert len(files) == 1
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[: int(keep * len(content))])
+    other = DeepLab("resnet_tiny", "aspp_l", 5)
+    check = unchanged(other)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        weights.load(other, source)
+    assert "\n" not in str(caught.value) and source in str(caught.value)
+    check()
+
+
+def test_a_shape_that_does_not_fit(tiny, tmp_path, unchanged):
+    source = written(tiny, tmp_path, "weights.h5")
+    other = DeepLab("resnet50", "linear", 5)
+    check = unchanged(other)
+    with pytest.raises(UserError, match=r"layer conv1: found a kernel .*\[7, 7, 3, 16\], expected \[7, 7, 3, 64\]"):
+        weights.load(other, source)
+    check()
+
+
+def test_another_backbone(tiny, tmp_path, unchanged):
+    other = DeepLab("vgg16", "large_fov", 5)
+    check = unchanged(other)
+    with pytest.raises(UserError, match="does not hold the backbone vgg16: it lacks 13 layers: conv1_1"):
+        weights.load(other, written(tiny, tmp_path, "weights.h5"))
+    check()
+
+
+def test_values_that_are_not_finite(tiny, tmp_path, unchanged):
+    layer = tiny.network.get_layer("res5b_branch2c")
+    layer.set_weights([np.full(layer.kernel.shape, np.nan)])
+    other = DeepLab("resnet_tiny", "aspp_l", 5)
+    check = unchanged(other)
+    with pytest.raises(UserError, match="layer res5b_branch2c: its kernel holds values that are not finite"):
+        weights.load(other, written(tiny, tmp_path, "weights.h5"))
+    check()
+
+
+@pytest.mark.parametrize("name, match", [("x.onnx", "not known; expected imagenet, "), ("gone.pth", "no such file")])
+def test_unknown_and_missing_files_list_what_is_known(name, match, tiny, tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"?")
+    with pytest.raises(UserError, match=match) as caught:
+        weights.load(tiny, tmp_path / name)
+    assert all(kind in str(caught.value) for kind in ("imagenet", ".caffemodel", ".pth", ".weights.h5", "checkpoint"))
+
+
+def test_an_empty_folder(tiny, tmp_path):
+    with pytest.raises(UserError, match="folder without checkpoints"):
+        weights.load(tiny, tmp_path)
+
+
+def test_files_are_written_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
+    def full_disk(path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tiny, "save_weights", full_disk)
+    with pytest.raises(OSError):
+        weights.save(tiny, tmp_path / "x.weights.h5")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="ends in .weights.h5"):
+        weights.save(tiny, tmp_path / "x.h5")
