@@ -24,11 +24,10 @@ _SIZE = flags.DEFINE_integer("size", 41, "Side of the feature map.", lower_bound
 # Layer, channels in, channels out, side of the kernel, rates.
 _LAYERS = (
     ("VGG-16 conv5", 512, 512, 3, (2,)),
-    ("VGG-16 fc6", 512, 1024, 3, (2, 4, 6, 8, 12, 18, 24)),
-    ("VGG-16 fc6 7x7", 512, 4096, 7, (4,)),
+    ("VGG-16 fc6", 512, 1024, 3, (2, 6, 12, 18, 24)),
     ("ResNet-101 res4", 256, 256, 3, (2,)),
     ("ResNet-101 res5", 512, 512, 3, (4,)),
-    ("ResNet-101 ASPP", 2048, 21, 3, (2, 4, 6, 8, 12, 18, 24)),
+    ("ResNet-101 ASPP", 2048, 21, 3, (2, 6, 12, 18, 24)),
 )
 
 

@@ -22,12 +22,11 @@ def direct_sum(x: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels, filters", [(6, 5), (98, 2)])
-@pytest.mark.parametrize("size", [(17, 17), (13, 22)])
 @pytest.mark.parametrize("side, rate", [(3, 1), (3, 2), (3, 4), (3, 12), (3, 24), (1, 1), (4, 4), (4, 8), (7, 4)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_equals_the_direct_sum(implementation, side, rate, size, channels, filters):
+def test_equals_the_direct_sum(implementation, side, rate, channels, filters):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *size, channels)).astype("float32")
+    x = rng.normal(size=(2, 13, 22, channels)).astype("float32")
     layer = AtrousConv2D(filters, side, rate=rate, implementation=implementation, bias_initializer="normal")
     y = layer(x)
     kernel, bias = (w.numpy() for w in layer.weights)
