@@ -1,0 +1,75 @@
+"""The Model Garden's checkpoints: equal features to the Garden's own networks, dense and sparse."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf import DeepLab, weights
+from deeplab_tf.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (1, 97, 97, 3), dtype=np.uint8)
+
+
+def network(output_stride: int, epsilon: float, randomise, model_id: int = 101):
+    """The Garden's ResNet, or its DilatedResNet, with random weights."""
+    import tf_keras
+    from official.vision.modeling.backbones import resnet, resnet_deeplab
+
+    shape = tf_keras.layers.InputSpec(shape=[None, None, None, 3])
+    if output_stride == 32:
+        garden = resnet.ResNet(model_id, shape, norm_epsilon=epsilon)
+    else:
+        garden = resnet_deeplab.DilatedResNet(model_id, output_stride, shape, norm_epsilon=epsilon)
+    randomise(garden.layers)
+    return garden
+
+
+def assert_equal_features(model: DeepLab, garden) -> None:
+    mean, deviation = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
+    theirs = garden(((IMAGES - mean) / deviation).astype("float32"))
+    theirs = theirs[max(theirs, key=int)].numpy()
+    ours = keras.Model(model.network.inputs, model.network.get_layer("res5c_relu").output)(model.preprocess(IMAGES))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("output_stride, items", [(32, "backbone"), (8, "model")])
+def test_features_of_resnet101(output_stride, items, randomise, tmp_path):
+    garden = network(output_stride, 1e-3, randomise)
+    tf.train.Checkpoint(**{items: garden}).save(str(tmp_path / "ckpt"))
+    model = DeepLab("resnet101", "linear", 3, output_stride, scales=(1.0,))
+    report = weights.load(model, tmp_path)
+    assert len(report.taken) == 208 and list(report.initialised) == ["fc1"] and report.preprocessing == "torch"
+    assert "epsilon is taken as 0.001, the default of the Garden's classes" in str(report)
+    assert_equal_features(model, garden)
+
+
+@pytest.mark.parametrize("told", ["by argument", "by params.yaml"])
+def test_another_epsilon_in_the_checkpoint_of_a_whole_training(told, randomise, tmp_path):
+    import tf_keras
+    from official.vision.modeling.classification_model import ClassificationModel
+
+    garden = network(32, 1e-5, randomise, model_id=50)
+    shape = tf_keras.layers.InputSpec(shape=[None, None, None, 3])
+    whole = ClassificationModel(backbone=garden, num_classes=10, input_specs=shape)
+    optimizer = tf_keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(whole.trainable_variables)
+    prefix = tf.train.Checkpoint(model=whole, optimizer=optimizer, **whole.checkpoint_items).save(
+        str(tmp_path / "ckpt")
+    )
+    options = {"batch_norm_epsilon": 1e-5}
+    if told == "by params.yaml":
+        options = {}
+        (tmp_path / "params.yaml").write_text("task:\n  model:\n    norm_activation:\n      norm_epsilon: 1.0e-05\n")
+    model = DeepLab("resnet50", "linear", 3, 32, scales=(1.0,))
+    weights.load(model, prefix, **options)
+    assert_equal_features(model, garden)
+
+
+def test_another_depth(randomise, tmp_path, unchanged):
+    prefix = tf.train.Checkpoint(backbone=network(32, 1e-3, randomise, model_id=50)).save(str(tmp_path / "ckpt"))
+    model = DeepLab("resnet101", "linear", 3)
+    check = unchanged(model)
+    with pytest.raises(UserError, match="layer |lacks"):
+        weights.load(model, prefix)
+    check()
