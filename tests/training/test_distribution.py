@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-5, "max_steps": 4}
+FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
 
 
 def start(devices: int, runs: list[dict], environment: dict | None = None) -> subprocess.Popen:
@@ -55,12 +55,12 @@ def moved(tmp_path_factory):
                 run("one", **FROZEN),
                 run("two_replicas", strategy="mirrored", **FROZEN),
                 run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
-                run("one_batch_norm", scales=[1.0], max_steps=4),
+                run("one_batch_norm", max_steps=4),
             ],
         )
     )
     # A process of its own: TensorFlow confuses the collective operations of two MirroredStrategies in one.
-    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", scales=[1.0], max_steps=4)]))
+    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4)]))
     options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
     two_hosts([options | {"stop_at": 2, "save": str(folder / f"first_{host}.npz")} for host in range(2)])
     two_hosts([options | {"save": str(folder / f"host_{host}.npz")} for host in range(2)])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from deeplab_tf.errors import UserError
 from tests.training.toy import trained
 
-FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-5}
+FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
 
 
 def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
@@ -30,7 +30,12 @@ def test_micro_batches_equal_the_full_batch(tmp_path):
 def test_it_learns_validates_and_keeps_the_best(tmp_path):
     figures = {20: 0.25, 40: 0.75, 60: 0.5}
     _, result = trained(
-        tmp_path, max_steps=60, eval_every=20, max_checkpoints=2, validate=lambda step: {"mean_iou": figures[step]}
+        tmp_path,
+        scales=(0.5, 1.0),
+        max_steps=60,
+        eval_every=20,
+        max_checkpoints=2,
+        validate=lambda step: {"mean_iou": figures[step]},
     )
     assert result.validation == {"mean_iou": 0.5}
     assert read_scalars(tmp_path / "validation")["mean_iou"] == [0.25, 0.75, 0.5]
@@ -48,6 +53,18 @@ def test_it_learns_validates_and_keeps_the_best(tmp_path):
     assert losses[-1][-1] < 0.6 * losses[-1][0]
     np.testing.assert_allclose(scalars["learning_rate"][-1], 0.0, atol=1e-8)
     assert min(scalars["images_per_second"]) > 0 and min(scalars["memory_gib/host"]) > 0.1
+
+
+@pytest.mark.parametrize(("precision", "steps"), [("mixed_bfloat16", 40), ("mixed_float16", 4)])
+def test_sixteen_bits_track_float32(tmp_path, precision, steps):
+    """float16 scales its loss, or small gradients would vanish; few steps of it, as a CPU emulates its convolutions."""
+    full_moved, _ = trained(tmp_path / "full", max_steps=steps, learning_rate=0.003)
+    half_moved, _ = trained(tmp_path / "half", max_steps=steps, learning_rate=0.003, precision=precision)
+    full, half = (np.array(read_scalars(tmp_path / run / "train")["loss/fused"]) for run in ("full", "half"))
+    assert np.abs(half - full).mean() < 0.05 * full.mean()
+    assert np.corrcoef(half_moved, full_moved)[0, 1] > 0.9
+    if steps >= 40:
+        assert half[-5:].mean() < 0.9 * half[0]  # It learns.
 
 
 def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path):

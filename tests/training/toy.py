@@ -40,7 +40,7 @@ def trained(
     model_dir,
     *,
     strategy="one_device",
-    scales=(0.5, 1.0),
+    scales=(1.0,),
     batch_norm="trainable",
     learning_rate=0.01,
     precision="float32",
