@@ -127,7 +127,8 @@ class Checkpoints:
     def _check_finite(self) -> None:
         """A checkpoint never holds weights that are no numbers."""
         for variable in self._checkpoint.model.variables:
-            if not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
+            is_number = variable.value.dtype.is_floating  # the state of dropout's random numbers is none
+            if is_number and not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
                 raise UserError(
                     f"the training diverged: {variable.path} is not finite at step {int(self._step.numpy())}; lower "
                     f"--learning_rate; {self._last_good()}"
