@@ -163,6 +163,9 @@ _string(
 _string("prediction", "input", None, "An image, a folder of images, or a quoted glob.")
 _string("prediction", "output_dir", None, "Folder for masks and overlays; default: <model_dir>/predictions.")
 
+_integer("reproduction", "table", None, "Number of a table of the paper: 1, 2, 3, 4, 6, 7 or 9.", 1)
+_bool("reproduction", "dry_run", False, "Only say what is there, what is missing, and how long it would take here.")
+
 _string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
 
 # What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
@@ -176,7 +179,14 @@ _MAY_CHANGE = frozenset(
 )
 # What describes one call of one command, not the run: left out of config.flags.
 _NOT_OF_THE_RUN = frozenset(
-    ["model_dir", "export_dir", *TOPICS["conversion"], *TOPICS["evaluation"], *TOPICS["prediction"]],
+    [
+        "model_dir",
+        "export_dir",
+        *TOPICS["conversion"],
+        *TOPICS["evaluation"],
+        *TOPICS["prediction"],
+        *TOPICS["reproduction"],
+    ],
 )
 
 

@@ -1,0 +1,191 @@
+"""The experiments: every row parses, builds the network of its table, and trains on small data."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import flagsaver
+
+from deeplab_tf import DeepLab, data, flags
+from deeplab_tf.flags import FLAGS
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+PUBLISHED = json.loads((REPOSITORY / "experiments/published.json").read_text())
+ROWS = [row["row"] for table in PUBLISHED.values() for row in table]
+NETWORK = ("backbone", "head", "scales")
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture
+def parsed():
+    """A function that sets the flags as a command would that is given a row's flagfile."""
+    with flagsaver.flagsaver():
+
+        def parse(row: str):
+            FLAGS.unparse_flags()
+            for name in (name for names in flags.TOPICS.values() for name in names):
+                FLAGS[name].unparse()
+            FLAGS(["train.py", f"--flagfile=experiments/{row}.flags"])
+            return FLAGS
+
+        yield parse
+
+
+def settings(row: str) -> dict[str, str]:
+    return reproduce().Row(row, "", {}).settings
+
+
+def reproduce():
+    spec = importlib.util.spec_from_file_location("reproduce", REPOSITORY / "tools/reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    path = sys.path[0]
+    sys.modules["reproduce"] = module
+    spec.loader.exec_module(module)
+    sys.path[0] = path
+    return module
+
+
+def test_every_row_of_the_tables_has_a_flagfile_and_the_other_way_round():
+    assert sorted(ROWS) == sorted(path.stem for path in REPOSITORY.glob("experiments/table*.flags"))
+    assert {table: len(rows) for table, rows in PUBLISHED.items()} == {
+        "1": 4, "2": 5, "3": 3, "4": 7, "6": 8, "7": 4, "9": 7,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [*ROWS, "coco_resnet101"])
+def test_a_row_parses_to_what_its_table_says(row, parsed):
+    found = parsed(row)
+    table = row[5] if row.startswith("table") else "coco"
+    dataset = {"6": "pascal_context", "7": "person_part", "9": "cityscapes", "coco": "coco/voc"}.get(table, "voc2012")
+    assert found.dataset == dataset and data.info(dataset).splits[found.val_split] > 0
+    assert found.train_split == ("trainaug" if dataset == "voc2012" else "train")
+    assert found.model_dir.startswith("runs/") and found.crop_size == 321
+    assert found.backbone == ("vgg16" if table in "123" or "vgg16" in row else "resnet101")
+    assert found.learning_rate == (1e-3 if found.backbone == "vgg16" else 2.5e-4)
+    assert found.scales == (["0.5", "0.75", "1"] if "msc" in row or table == "coco" else ["1"])
+    assert found.random_scale == (["0.5", "1.5"] if "aug" in row else ["0.5", "0.5"] if "half" in row else ["1", "1"])
+    assert ("coco_resnet101" in found.initial_weights) == ("msc_coco" in row)
+    assert found.crf == ("crf" in {**dict.fromkeys(row.split("_")), **published(row)})
+
+
+def published(row: str) -> dict:
+    return next((entry for table in PUBLISHED.values() for entry in table if entry["row"] == row), {})
+
+
+def test_table_2_varies_policy_batch_and_length(parsed):
+    found = []
+    for row in PUBLISHED["2"]:
+        values = parsed(row["row"])
+        found.append((values.schedule, values.batch_size, values.max_steps, values.head))
+    assert found == [
+        ("step", 30, 6_000, "large_fov"),
+        ("poly", 30, 6_000, "large_fov"),
+        ("poly", 30, 10_000, "large_fov"),
+        ("poly", 10, 10_000, "large_fov"),
+        ("poly", 10, 20_000, "large_fov"),
+    ]
+
+
+@pytest.mark.parametrize("row", [row["row"] for row in PUBLISHED["1"]])
+def test_parameters_are_those_of_table_1(row, parsed):
+    found = parsed(row)
+    model = DeepLab(found.backbone, found.head, data.info(found.dataset).num_classes, scales=(1.0,))
+    assert round(model.network.count_params() / 1e6, 1) == published(row)["parameters_millions"]
+
+
+@pytest.fixture(scope="module")
+def small_records(tmp_path_factory):
+    """Records of a few small pictures in the classes 0 to 6, as every split."""
+    folder = tmp_path_factory.mktemp("records")
+    rng = np.random.default_rng(0)
+    bytes_feature = lambda value: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))  # noqa: E731
+    with tf.io.TFRecordWriter(str(folder / "train-00000-of-00001.tfrecord")) as writer:
+        for i in range(2):
+            image = rng.integers(0, 256, (65, 80, 3), dtype=np.uint8)
+            label = rng.integers(0, 7, (65, 80, 1), dtype=np.uint8)
+            features = {
+                "image/encoded": bytes_feature(tf.io.encode_png(image).numpy()),
+                "image/filename": bytes_feature(f"{i}.png".encode()),
+                "image/segmentation/class/encoded": bytes_feature(tf.io.encode_png(label).numpy()),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    for split in ("trainaug", "val"):
+        shutil.copy(folder / "train-00000-of-00001.tfrecord", folder / f"{split}-00000-of-00001.tfrecord")
+    return folder
+
+
+@pytest.fixture
+def calm_networks(monkeypatch):
+    """In place of ImageNet weights: networks whose activations are as small, so that the rows' learning rates fit."""
+
+    def calm(*args, **kwargs):
+        model = DeepLab(*args, **kwargs)
+        for weight in model.network.weights:
+            if weight.path.startswith(("conv1/kernel", "conv1_1/kernel")):
+                weight.assign(weight / 100)
+            elif "branch2c" in weight.path and weight.path.endswith("gamma"):
+                weight.assign(weight / 10)
+        return model
+
+    monkeypatch.setattr("deeplab_tf.DeepLab", calm, raising=False)
+
+
+# Rows of equal networks train the same way on small data: one of each, that of the most classes.
+GROUPS = {}
+for _row in ROWS:
+    with pytest.MonkeyPatch.context() as _patch:
+        _patch.chdir(REPOSITORY)
+        _settings = settings(_row)
+    GROUPS[tuple(_settings[name] for name in NETWORK)] = _row
+
+
+@pytest.mark.parametrize("row", GROUPS.values())
+def test_two_steps_on_small_data(row, parsed, small_records, calm_networks, tmp_path):
+    spec = importlib.util.spec_from_file_location("train", REPOSITORY / "train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    found = parsed(row)
+    found.initial_weights = None
+    found.crop_size, found.batch_size, found.max_steps, found.checkpoint_every = 65, 1, 2, 1000
+    found.eval_limit, found.data_dir = 1, str(tmp_path)
+    tf.config.run_functions_eagerly(True)  # two steps take less time than tracing them
+    try:
+        result = train.train_model(tmp_path, str(small_records), tf.distribute.get_strategy())
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert result.steps == 2
+    assert 0 <= result.validation["mean_iou"] <= 1
+    shutil.rmtree(tmp_path)
+
+
+def test_what_is_missing_is_said(tmp_path):
+    command = [sys.executable, "tools/reproduce.py", f"--data_dir={tmp_path}"]
+    result = subprocess.run([*command, "--table=5"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and "there are 1, 2, 3, 4, 6, 7, 9" in result.stderr
+
+
+def test_a_measured_row_stands_beside_the_published_one(tmp_path, monkeypatch):
+    module = reproduce()
+    row = module.Row("table1_3x3_r12", "LargeFOV", {"network": 62.25, "crf": 67.64})
+    monkeypatch.setitem(vars(row), "settings", row.settings | {"model_dir": str(tmp_path)})
+    monkeypatch.setattr(module.FLAGS["data_dir"], "value", str(tmp_path))
+    FLAGS.mark_as_parsed()
+    assert row.measured() is None and "to be trained" in module.table([row])
+    checkpoint = tf.train.Checkpoint(x=tf.Variable(0.0))
+    tf.train.CheckpointManager(checkpoint, str(tmp_path / "checkpoints"), 1).save(6000)
+    assert "to be evaluated" in module.table([row])
+    for images, expected in ((10, None), (1449, {"network": 61.0, "crf": pytest.approx(66.0)})):
+        evaluation = {"images": images, "network": {"mean_iou": 0.61}, "crf": {"mean_iou": 0.66}}
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+        assert row.measured() == expected
+    assert module.table([row]).splitlines()[1].split() == ["LargeFOV", "62.25", "67.64", "61.00", "66.00"]
