@@ -52,7 +52,7 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
     import keras
     import tensorflow as tf
 
-    from deeplab_tf import DeepLab, data, files, training
+    from deeplab_tf import DeepLab, data, files, training, weights
     from deeplab_tf.evaluation import Segmenter, validation
     from deeplab_tf.training.run import train
 
@@ -70,6 +70,13 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
             batch_norm=None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm,
             dtype=FLAGS.precision,
         )
+        if FLAGS.initial_weights:
+            report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed)
+            if training.is_chief(strategy):
+                print(report)
+        frozen = weights.freeze(model, FLAGS.freeze)
+        if frozen and training.is_chief(strategy):
+            print(f"frozen       {len(frozen)} layers: {frozen[0]} ... {frozen[-1]}")
         schedule = training.learning_rate_schedule(
             FLAGS.schedule, FLAGS.learning_rate, FLAGS.max_steps, step_size=FLAGS.step_size
         )

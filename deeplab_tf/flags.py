@@ -166,6 +166,8 @@ _string("prediction", "output_dir", None, "Folder for masks and overlays; defaul
 _integer("reproduction", "table", None, "Number of a table of the paper: 1, 2, 3, 4, 6, 7 or 9.", 1)
 _bool("reproduction", "dry_run", False, "Only say what is there, what is missing, and how long it would take here.")
 
+_string("weights", "output", None, "Weight file to write, *.weights.h5.")
+
 _string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
 
 # What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
@@ -186,6 +188,7 @@ _NOT_OF_THE_RUN = frozenset(
         *TOPICS["evaluation"],
         *TOPICS["prediction"],
         *TOPICS["reproduction"],
+        *TOPICS["weights"],
     ],
 )
 

@@ -149,6 +149,12 @@ class Segmenter:
         content = {"model": self.model.get_config(), "classes": classes}
         files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, content)
 
+    def save(self, model_dir: str | pathlib.Path) -> None:
+        """Writes what `load` reads: the description and the weights, as a checkpoint. For weights from elsewhere."""
+        self.save_description(model_dir)
+        folder = pathlib.Path(model_dir) / CHECKPOINTS
+        tf.train.CheckpointManager(tf.train.Checkpoint(model=self.model), str(folder), 1).save(0)
+
     def __call__(self, image: np.ndarray) -> Segmentation:
         """Segments one image.
 

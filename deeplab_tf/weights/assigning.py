@@ -19,6 +19,7 @@ class LoadReport:
         taken: names of the model's layers that now have the source's weights.
         left: names of the source's layers that the model has no use for.
         initialised: names of the model's layers that keep their values, each with the reason.
+        classes: of the source's classifier; None where it has none for this head.
         preprocessing: style of the colour statistics of the model, after the load.
         notes: further things to know.
     """
@@ -28,6 +29,7 @@ class LoadReport:
     taken: tuple[str, ...]
     left: tuple[str, ...]
     initialised: dict[str, str]
+    classes: int | None
     preprocessing: str
     notes: tuple[str, ...] = ()
 
@@ -85,7 +87,17 @@ def assign(model, source: Source, name: str) -> LoadReport:
     if source.bottleneck is not None:
         model.bottleneck = source.bottleneck
     left = tuple(layer_name for layer_name in source.layers if layer_name not in layers)
-    return LoadReport(name, source.kind, tuple(taken), left, initialised, model.preprocessing, tuple(source.notes))
+    classifier = source.layers.get(model.classifier_layers[0], {})
+    return LoadReport(
+        source=name,
+        kind=source.kind,
+        taken=tuple(taken),
+        left=left,
+        initialised=initialised,
+        classes=len(classifier["bias"]) if "bias" in classifier else None,
+        preprocessing=model.preprocessing,
+        notes=tuple(source.notes),
+    )
 
 
 def backbone_layers(model) -> list[str]:

@@ -16,7 +16,7 @@ def random_arrays(layers, seed: int = 0) -> None:
         for weight in layer.weights:
             kind = getattr(weight, "path", weight.name).rsplit("/", 1)[-1].split(":")[0]
             if kind == "kernel":
-                value = rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape)
+                value = rng.standard_normal(weight.shape, np.float32) * np.sqrt(2 / np.prod(weight.shape[:-1]))
             elif kind == "moving_variance":
                 value = rng.uniform(0.5, 2, weight.shape)
             elif kind == "gamma":

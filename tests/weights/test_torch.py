@@ -159,7 +159,7 @@ class Attack:
 def test_pickled_code_is_not_run(tiny, tmp_path, monkeypatch, unchanged):
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": Attack()}, "x.pth")
-    (tmp_path / "y.pth").write_bytes(pickle.dumps({"conv1.weight": Attack()}))
+    (tmp_path / "y.pth").write_bytes(pickle.dumps({"conv1.weight": Attack()}, protocol=2))
     check = unchanged(tiny)
     for name in ("x.pth", "y.pth"):
         (tmp_path / "attacked").unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""tools/convert_weights.py and the flags of train.py, as a user runs them."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_tf import DeepLab, weights
+from deeplab_tf.evaluation import Segmenter
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+NETWORK = ("--backbone=resnet_tiny", "--head=aspp_l", "--scales=1")
+
+
+def run(command: str, *flags: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / command), *flags], cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture
+def voc_network(tmp_path, randomise) -> DeepLab:
+    """A network for VOC's 21 classes, in x.weights.h5, with strides and colours that are not the usual ones."""
+    model = DeepLab("resnet_tiny", "aspp_l", 21, scales=(1.0,), bottleneck="garden", preprocessing="torch")
+    randomise(model.network.layers)
+    weights.save(model, tmp_path / "x.weights.h5")
+    return model
+
+
+def test_weights_become_a_run_that_predicts(voc_network, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(image).save(tmp_path / "photos/1.png")
+    flags = (*NETWORK, "--dataset=voc2012", "--initial_weights=x.weights.h5", "--model_dir=released")
+    result = run("tools/convert_weights.py", *flags, "--output=y.weights.h5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "taken        57 layers" in result.stdout and "preprocessing  torch" in result.stdout
+
+    result = run("predict.py", "--model_dir=released", "--input=photos", "--output_dir=out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = Segmenter(voc_network)(image).labels
+    np.testing.assert_array_equal(np.asarray(Image.open(next((tmp_path / "out/masks").iterdir()))), expected)
+
+    other = DeepLab("resnet_tiny", "aspp_l", 21, scales=(1.0,))
+    weights.load(other, tmp_path / "y.weights.h5")
+    np.testing.assert_array_equal(other(image[None]), voc_network(image[None]))
+
+    again = run("tools/convert_weights.py", *flags, cwd=tmp_path)
+    assert again.returncode == 1 and "holds a run already" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_network, tmp_path):
+    flags = (*NETWORK, "--initial_weights=x.weights.h5")  # --dataset is shapes, with four classes
+    result = run("tools/convert_weights.py", *flags, "--output=y.weights.h5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    model = DeepLab("resnet_tiny", "aspp_l", 21)
+    assert not weights.load(model, tmp_path / "y.weights.h5").initialised
+    result = run("tools/convert_weights.py", *flags, "--model_dir=released", cwd=tmp_path)
+    assert result.returncode == 1 and "a classifier for 21 classes, --dataset=shapes has" in result.stderr
+    assert not (tmp_path / "released").exists()
+
+
+def test_training_starts_from_weights_with_frozen_layers(voc_network, tmp_path):
+    result = run(
+        "train.py",
+        *(f"--flagfile={REPOSITORY / 'demo.flags'}", *NETWORK, "--data_dir=tfds", "--model_dir=run", "--export_dir="),
+        *("--initial_weights=x.weights.h5", "--freeze=backbone", "--batch_norm=frozen", "--nocrf", "--overlays=0"),
+        *("--max_steps=2", "--eval_every=0", "--eval_limit=1", "--batch_size=2", "--crop_size=65"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "21 classes in the source" in result.stdout and "frozen       52 layers" in result.stdout
+    trained = Segmenter.load(tmp_path / "run").model
+    assert (trained.preprocessing, trained.bottleneck) == ("torch", "garden")
+    for layer in voc_network.network.layers:
+        if layer.weights and not layer.name.startswith("fc1"):
+            for before, after in zip(
+                layer.get_weights(), trained.network.get_layer(layer.name).get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(before, after)
