@@ -18,7 +18,12 @@ def find(path: pathlib.Path) -> str | None:
     import tensorflow as tf
 
     if path.is_dir():
-        return tf.train.latest_checkpoint(str(path / CHECKPOINTS)) or tf.train.latest_checkpoint(str(path))
+        newest = sorted(path.glob("*.index"), key=lambda file: file.stat().st_mtime)[-1:]  # As copied: no list of them.
+        return (
+            tf.train.latest_checkpoint(str(path / CHECKPOINTS))
+            or tf.train.latest_checkpoint(str(path))
+            or next((str(file.with_suffix("")) for file in newest), None)
+        )
     prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
     return prefix if pathlib.Path(f"{prefix}.index").is_file() else None
 

@@ -43,7 +43,7 @@ def _layers(file: h5py.File) -> Layers:
     def visit(path: str, item) -> None:
         if isinstance(item, h5py.Group) and "weight_names" in item.attrs:
             names = (name.decode() if isinstance(name, bytes) else name for name in item.attrs["weight_names"])
-            groups[path] = [item[name] for name in names]
+            groups[path.removeprefix("model_weights/")] = [item[name] for name in names]
         elif isinstance(item, h5py.Group) and path.endswith("/vars") and "name" in item.attrs:
             groups[item.attrs["name"]] = [item[key] for key in sorted(item)]
 

@@ -243,3 +243,30 @@ def test_a_blob_with_too_few_numbers(tiny, tmp_path):
     (tmp_path / "x.caffemodel").write_bytes(content(100, content(1, b"conv1") + content(2, b"Convolution") + short))
     with pytest.raises(UserError, match=r"layer conv1: found 5 numbers in a blob of shape \[16, 3, 7, 7\]"):
         weights.load(tiny, tmp_path / "x.caffemodel")
+
+
+@pytest.mark.parametrize("generation", ["old", "new"])
+def test_dense_layers_become_convolutions(generation, tmp_path):
+    """The ImageNet VGG-16 of Caffe has dense layers, which older files write as [1, 1, out, in]."""
+    rng = np.random.default_rng(0)
+    filters = 1024  # of 4,096, to keep the file small
+    layers, inputs = {}, 3
+    for stage, widths in enumerate(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1):
+        for i, width in enumerate(widths, start=1):
+            layers[f"conv{stage}_{i}"] = [np.zeros((width, inputs, 3, 3)), np.zeros(width)]
+            inputs = width
+    fc6, fc7 = rng.standard_normal((filters, 512 * 49), np.float32), rng.standard_normal((filters, filters), np.float32)
+    layers |= {"fc6": [fc6, np.arange(filters)], "fc7": [fc7, np.arange(filters)]}
+    written = (
+        old_layer(name, 4, *arrays) if generation == "old" else new_layer(name, "InnerProduct", *arrays)
+        for name, arrays in layers.items()
+    )
+    (tmp_path / "x.caffemodel").write_bytes(b"".join(written))
+    model = DeepLab("vgg16", "large_fov", 5, scales=(1.0,))
+    assert list(weights.load(model, tmp_path / "x.caffemodel").initialised) == ["fc8"]
+    chosen = model.network.get_layer("fc6").bias.numpy().astype(int)
+    assert sorted(chosen) == list(range(filters))
+    expected = fc6.reshape(filters, 512, 7, 7)[chosen][:, :, ::3, ::3].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.network.get_layer("fc6").kernel, expected)
+    following = model.network.get_layer("fc7").bias.numpy().astype(int)
+    np.testing.assert_array_equal(model.network.get_layer("fc7").kernel[0, 0], fc7[np.ix_(following, chosen)].T)

@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.evaluation import Segmenter
+from deeplab_tf.serving import export_saved_model
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NETWORK = ("--backbone=resnet_tiny", "--head=aspp_l", "--scales=1")
@@ -43,6 +45,10 @@ def test_weights_become_a_run_that_predicts(voc_network, tmp_path):
     assert result.returncode == 0, result.stderr
     expected = Segmenter(voc_network)(image).labels
     np.testing.assert_array_equal(np.asarray(Image.open(next((tmp_path / "out/masks").iterdir()))), expected)
+
+    exported = export_saved_model(Segmenter.load(tmp_path / "released"), tmp_path / "exported")
+    served = tf.saved_model.load(str(exported)).signatures["serving_default"](tf.constant(image[None]))
+    np.testing.assert_array_equal(served["labels"][0], expected)
 
     other = DeepLab("resnet_tiny", "aspp_l", 21, scales=(1.0,))
     weights.load(other, tmp_path / "y.weights.h5")

@@ -11,7 +11,7 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import Segmenter
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 65, 73, 3), dtype=np.uint8)
-FORMATS = ("weights.h5", "keras", "run", "folder", "prefix")
+FORMATS = ("weights.h5", "keras", "run", "folder", "copied", "prefix")
 
 
 def written(model: DeepLab, folder, form: str) -> str:
@@ -26,7 +26,9 @@ def written(model: DeepLab, folder, form: str) -> str:
     optimizer.build(model.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=tf.Variable(7, dtype=tf.int64))
     prefix = tf.train.CheckpointManager(checkpoint, str(folder / "run" / "checkpoints"), 3).save(7)
-    return {"run": str(folder / "run"), "folder": str(folder / "run" / "checkpoints"), "prefix": prefix}[form]
+    if form == "copied":  # As best/ of a run, and as downloaded: without the list of checkpoints beside them.
+        (folder / "run" / "checkpoints" / "checkpoint").unlink()
+    return {"run": str(folder / "run"), "prefix": prefix}.get(form, str(folder / "run" / "checkpoints"))
 
 
 @pytest.mark.parametrize("form", FORMATS)
