@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deeplab_tf.evaluation.evaluate import Evaluation
+from deeplab_tf.evaluation.plots import confusion_figure
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"
 
@@ -33,23 +34,7 @@ def class_bars(evaluation: Evaluation) -> str:
 
 def confusion_matrix(evaluation: Evaluation) -> str:
     """For each true class the share of its pixels that got each label, after the last step."""
-    counts = evaluation.final.counts
-    with np.errstate(invalid="ignore"):
-        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    count = len(counts)
-    size = max(4.0, 1.6 + 0.3 * count)
-    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(np.arange(count), evaluation.class_names, rotation=90, fontsize=8)
-    axes.set_yticks(np.arange(count), evaluation.class_names, fontsize=8)
-    axes.set(xlabel="labelled as", ylabel="truly")
-    if count <= 30:
-        for i, j in zip(*np.nonzero(np.nan_to_num(shares) >= 0.5), strict=True):
-            color = "white" if shares[i, j] > 60 else "black"
-            axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=color)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="% of the true class")
-    return _svg(figure)
+    return _svg(confusion_figure(evaluation.final.counts, evaluation.class_names))
 
 
 def trimap_curve(evaluation: Evaluation) -> str:
