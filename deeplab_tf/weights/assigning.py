@@ -80,12 +80,12 @@ def assign(model, source: Source, name: str) -> LoadReport:
             f"it holds {_listed(list(source.layers)) if source.layers else 'no layers at all'}"
         )
 
+    if source.bottleneck is not None:
+        model.bottleneck = source.bottleneck  # First: it may refuse what a file says.
     for variable, value in pairs:
         variable.assign(value)
     if source.preprocessing is not None:
         model.preprocessing = source.preprocessing
-    if source.bottleneck is not None:
-        model.bottleneck = source.bottleneck
     left = tuple(layer_name for layer_name in source.layers if layer_name not in layers)
     classifier = source.layers.get(model.classifier_layers[0], {})
     return LoadReport(

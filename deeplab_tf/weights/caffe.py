@@ -57,7 +57,9 @@ def read(path: pathlib.Path, model, seed: int) -> Source:
         notes.append(
             f"{len(repeated)} layers repeat these for the other scales of the image; here the scales share them"
         )
-        _check_shared(repeated, {message.name: message for message in messages}, path)
+        own = _unshared(repeated, {message.name: message for message in messages})
+        if own:
+            notes.append(f"{len(own)} of them, such as {own[0]}, have weights of their own, which are left")
     if layers.get("fc6", {}).get("kernel", np.empty(0)).ndim == 2 and model.backbone == "vgg16":
         fc6, fc7 = layers.pop("fc6"), layers.pop("fc7")
         fc6["kernel"] = fc6["kernel"].T.reshape(-1, 512, 7, 7).transpose(2, 3, 1, 0)  # Caffe flattens [c, h, w].
@@ -100,7 +102,7 @@ def _classifier_name(name: str) -> str:
 
 def _array(blob, layer: str, path: pathlib.Path) -> np.ndarray:
     """A blob as float32."""
-    data = blob.data or blob.double_data
+    data = _values(blob)
     values = np.fromiter(data, np.float32, len(data))
     shape = list(blob.shape.dim) if blob.HasField("shape") else [blob.num, blob.channels, blob.height, blob.width]
     if math.prod(shape) != len(values):
@@ -110,15 +112,23 @@ def _array(blob, layer: str, path: pathlib.Path) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _check_shared(repeated: list, by_name: dict, path: pathlib.Path) -> None:
-    """Raises where a branch has weights of its own: they could not be kept here."""
-    for message in repeated:
-        first = by_name.get(_OTHER_SCALES.sub("", message.name))
-        if first is None or any(a.data != b.data for a, b in zip(first.blobs, message.blobs, strict=False)):
-            raise UserError(
-                f"{path}: layer {message.name} has weights of its own, expected those of "
-                f"{_OTHER_SCALES.sub('', message.name)}: the scales share one network"
-            )
+def _unshared(repeated: list, by_name: dict) -> list[str]:
+    """Names of the layers of other scales' branches whose weights are not those of the first branch."""
+    pairs = [(message, by_name.get(_OTHER_SCALES.sub("", message.name))) for message in repeated]
+    return [
+        message.name
+        for message, first in pairs
+        if first is None or not all(map(_same_numbers, first.blobs, message.blobs))
+    ]
+
+
+def _same_numbers(a, b) -> bool:
+    """Whether two blobs hold the same; their bytes are compared first, which is much faster."""
+    return a.SerializeToString() == b.SerializeToString() or _values(a) == _values(b)
+
+
+def _values(blob):
+    return blob.data or blob.double_data
 
 
 @functools.cache

@@ -175,7 +175,7 @@ def test_resnet101_of_three_scales(released_resnet101, tmp_path):
     model = DeepLab("resnet101", "aspp_l", 21)
     report = weights.load(model, source)
     assert len(report.taken) == 104 * 2 + 4 and not report.left and not report.initialised
-    assert f"{2 * len(layers)} layers repeat these for the other scales" in str(report)
+    assert f"{2 * len(layers)} layers repeat these for the other scales" in str(report) and len(report.notes) == 1
     assert_close(model(IMAGES), expected)
 
 
@@ -211,15 +211,13 @@ def test_another_epsilon_and_a_bias_before_batch_norm_are_folded(tiny, tmp_path)
         np.testing.assert_allclose(ours.moving_variance + 1e-5, theirs.moving_variance + 1e-3, rtol=1e-6)
 
 
-def test_branches_with_weights_of_their_own_are_refused(tiny, tmp_path, unchanged):
+def test_branches_with_weights_of_their_own_are_left_and_said(tiny, tmp_path):
     layers = tiny_layers(tiny)
     name, kind, arrays = layers[0]
-    source = caffemodel(tmp_path / "x.caffemodel", [*layers, (name + "_res05", kind, [arrays[0] + 1])])
-    model = DeepLab("resnet_tiny", "aspp_l", 5)
-    check = unchanged(model)
-    with pytest.raises(UserError, match="conv1_res05 has weights of its own"):
-        weights.load(model, source)
-    check()
+    branch = [(f"{name}_res05", kind, [arrays[0] + 1]), (f"{name}_res075", kind, arrays)]
+    report = weights.load(tiny, caffemodel(tmp_path / "x.caffemodel", [*layers, *branch]))
+    assert "2 layers repeat these" in str(report) and "1 of them, such as conv1_res05, have weights" in str(report)
+    np.testing.assert_array_equal(tiny.network.get_layer("conv1").kernel, arrays[0].transpose(2, 3, 1, 0))
 
 
 def test_broken_caffemodels(tiny, tmp_path, unchanged):

@@ -68,6 +68,16 @@ def test_a_checkpoint_in_the_folder_of_a_run_keeps_its_strides(tiny, tmp_path):
     np.testing.assert_array_equal(other(IMAGE), tiny(IMAGE))
 
 
+def test_a_description_that_tells_nonsense(tiny, tmp_path, unchanged):
+    run = written(tiny, tmp_path, "run")
+    (tmp_path / "run/segmenter.json").write_text('{"model": {"bottleneck": "sideways"}}')
+    other = DeepLab("resnet_tiny", "aspp_l", 5)
+    check = unchanged(other)
+    with pytest.raises(UserError, match="bottleneck='sideways' is not allowed"):
+        weights.load(other, run)
+    check()
+
+
 def test_another_head_is_left_fresh(tiny, tmp_path):
     other = DeepLab("resnet_tiny", "large_fov", 5)
     report = weights.load(other, written(tiny, tmp_path, "weights.h5"))
