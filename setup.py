@@ -45,6 +45,7 @@ setuptools.setup(
         "pillow",
         "protobuf",
         "scipy",
+        "setuptools<81",  # TensorBoard imports pkg_resources, which later ones no longer have.
         "tensorflow>=2.20",
         "tqdm",
     ],
