@@ -82,7 +82,7 @@ def check_probabilities(probabilities: np.ndarray, image_shape: tuple[int, ...])
         raise UserError(f"dense CRF: the probabilities contain {lowest:.3g}: apply a softmax to scores first")
     if farthest > SUM_TOLERANCE:
         raise UserError(
-            f"dense CRF: the probabilities of some pixel sum to 1 only within {farthest:.3g}: expected distributions over "
+            f"dense CRF: the probabilities of a pixel sum to 1 only within {farthest:.3g}: expected distributions over "
             "the last dimension; apply a softmax first"
         )
     return probabilities, peaks

@@ -40,11 +40,12 @@ class DenseCRF:
     It approximately minimises, by mean field,
 
         E(x) = sum_i -log P(x_i) + sum_(i<j) [x_i != x_j] (w1 k1(i, j) + w2 k2(i, j))
-        k1 = exp(-|p_i - p_j|^2 / 2 sigma_alpha^2 - |I_i - I_j|^2 / 2 sigma_beta^2),   k2 = exp(-|p_i - p_j|^2 / 2 sigma_gamma^2)
+        k1(i, j) = exp(-|p_i - p_j|^2 / 2 sigma_alpha^2 - |I_i - I_j|^2 / 2 sigma_beta^2)
+        k2(i, j) = exp(-|p_i - p_j|^2 / 2 sigma_gamma^2)
 
     where p are positions and I RGB colours. As in pydensecrf, both kernels are normalised symmetrically (k(i, j) is
-    divided by the square root of sum_j k(i, j) times that of j), their Gaussians are filtered on a permutohedral lattice,
-    probabilities count as at least 1e-5, and a pixel's message to itself is not left out.
+    divided by the square root of sum_j k(i, j) times that of j), their Gaussians are filtered on a permutohedral
+    lattice, probabilities count as at least 1e-5, and a pixel's message to itself is not left out.
 
     The object holds parameters only: it may be called from several threads at the same time.
 
@@ -55,8 +56,8 @@ class DenseCRF:
         spatial_weight: w2, the weight of the kernel over positions.
         spatial_std: sigma_gamma, in pixels.
         iterations: mean-field iterations, 10 in the paper.
-        backend: "numba" (compiled, all cores), "tensorflow" (TensorFlow operations, also on a GPU and in a SavedModel) or
-            "pydensecrf" (the reference, if installed).
+        backend: "numba" (compiled, all cores), "tensorflow" (TensorFlow operations, also on a GPU and in a
+            SavedModel) or "pydensecrf" (the reference, if installed).
         class_threshold: classes whose probability stays below this everywhere send no messages ("numba" only): no
             pixel will take such a label, and the time goes with the classes that are left. 0 filters every class.
         threads: the cores to use at most ("numba" only); all by default.
@@ -103,8 +104,8 @@ class DenseCRF:
             return_labels: return the most probable class of every pixel instead of the marginals.
 
         Returns:
-            the marginals, float32 [H, W, C], which sum to one over the classes; or labels, uint8 [H, W] (int32 beyond 256
-            classes).
+            the marginals, float32 [H, W, C], which sum to one over the classes; or labels, uint8 [H, W] (int32 beyond
+            256 classes).
 
         Raises:
             UserError: if the image or the probabilities are not as above.
@@ -112,10 +113,9 @@ class DenseCRF:
         field = self._mean_field(image, probabilities)
         for _ in range(int(self.iterations)):
             field.update()
-        marginals = field.marginals()
         if not return_labels:
-            return marginals
-        return marginals.argmax(axis=-1).astype(np.uint8 if marginals.shape[-1] <= 256 else np.int32)
+            return field.marginals()
+        return field.labels().astype(np.uint8 if probabilities.shape[-1] <= 256 else np.int32)
 
     def trace(self, image: np.ndarray, probabilities: np.ndarray) -> Iterator[Iteration]:
         """Runs inference as a call does and yields the score and belief maps of every iteration (Fig. 5).
@@ -144,9 +144,9 @@ class DenseCRF:
         threads = self.threads or available_cores()
         active = peaks >= min(self.class_threshold, peaks.max())
         return numba_engine.MeanField(
-            numba_engine.bilateral_filter(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
+            numba_engine.bilateral_lattice(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
             self.bilateral_weight,
-            numba_engine.spatial_filter(image.shape[:2], self.spatial_std, threads),
+            numba_engine.spatial_lattice(image.shape[:2], self.spatial_std, threads),
             self.spatial_weight,
             probabilities,
             active,

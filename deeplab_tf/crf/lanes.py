@@ -68,7 +68,14 @@ def _reduce(builder, operation, vector):
     start = [ir.Constant(_FLOAT, -0.0)] if operation == "fadd" else []
     signature = ir.FunctionType(_FLOAT, [_FLOAT] * len(start) + [_VECTOR])
     function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.{operation}.v{LANES}f32")
-    return builder.call(function, [*start, vector], fastmath=_FAST)
+    return builder.call(function, [*start, vector], fastmath=(*_FAST, "nnan"))
+
+
+def _round(builder, vector):
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.rint.v{LANES}f32"
+    )
+    return builder.call(function, [vector])
 
 
 def _larger(builder, a, b):
@@ -142,6 +149,39 @@ def add(typingctx, a, b):
 
 
 @intrinsic
+def subtract(typingctx, a, b):
+    """The difference of two rows."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fsub(x, y, flags=_FAST) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def less(typingctx, a, b):
+    """1.0 where a < b, 0.0 elsewhere, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        one, zero = _constant(1), _constant(0)
+        return _pack(builder, [builder.select(builder.fcmp_ordered("<", x, y), one, zero) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def round(typingctx, values):
+    """Every lane rounded to the nearest whole number, halves to even."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [_round(builder, vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen
+
+
+@intrinsic
 def multiply(typingctx, a, b):
     """The product of two rows, lane by lane."""
 
@@ -192,7 +232,10 @@ def total(typingctx, values):
 
 
 def _exp(builder, x):
-    """e^x to two units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf); e^-87 below -87."""
+    """e^x to two units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' expf).
+
+    Below -50 it stays e^-50: no belief needs less, and its products keep clear of the slow denormal numbers.
+    """
 
     def times(a, b):
         return builder.fmul(a, b, flags=("contract",))
@@ -200,9 +243,8 @@ def _exp(builder, x):
     def plus(a, b):
         return builder.fadd(a, b, flags=("contract",))
 
-    x = _larger(builder, x, _constant(-87.0))
-    rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.rint.v{LANES}f32")
-    n = builder.call(rint, [times(x, _constant(1.4426950408889634))])
+    x = _larger(builder, x, _constant(-50.0))
+    n = _round(builder, times(x, _constant(1.4426950408889634)))
     # ln2 in two parts, the first exact in few bits, so that the remainder keeps its precision.
     r = plus(x, times(n, _constant(-0.693359375)))
     r = plus(r, times(n, _constant(2.12194440e-4)))
@@ -217,7 +259,7 @@ def _exp(builder, x):
 
 @intrinsic
 def exp(typingctx, values):
-    """e to the power of a row whose values are at most 88."""
+    """The exponential of a row whose values are at most 88."""
 
     def codegen(context, builder, signature, args):
         return _pack(builder, [_exp(builder, vector) for vector in _unpack(builder, args[0])])

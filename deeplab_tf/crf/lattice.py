@@ -14,12 +14,16 @@ in memory.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from deeplab_tf.crf import lattice_kernels as kernels
 from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.errors import UserError
+
+# Vertices that are blurred together: their rows, twice, fit into a core's own cache.
+_CACHED_VERTICES = 2048
 
 
 def elevation(dimensions: int) -> np.ndarray:
@@ -51,14 +55,14 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     """
     dimensions = len(extent)
     axes = np.arange(dimensions)
-    # A feature f_j reaches the position q_j = (j+1)(j+2)/(d+1) times its scaled value. The vertices of its simplex lie at
-    # most 2(j+1) away and their neighbours j+1 more: with that margin at both ends no two vertices share a key.
+    # A feature f_j reaches the position q_j = (j+1)(j+2)/(d+1) times its scaled value. The vertices of its simplex lie
+    # at most 2(j+1) away and their neighbours j+1 more: with that margin at both ends no two vertices share a key.
     reach = (axes + 1.0) * (axes + 2) / (dimensions + 1) * elevation(dimensions) * extent
     sizes = [int(size) for size in np.ceil(reach) + 2 * (3 * (axes + 1) + 1)]
     if math.prod(sizes) >= 2**62:
         raise UserError(
-            f"dense CRF: the image spans {np.max(extent):.3g} standard deviations of a kernel, too many for the lattice: "
-            "use larger standard deviations"
+            f"dense CRF: the image spans {np.max(extent):.3g} standard deviations of a kernel, too many for the "
+            "lattice: use larger standard deviations"
         )
     strides = np.zeros(dimensions, np.int64)
     stride = 1
@@ -72,16 +76,27 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
 
 
 def spatial_features(shape: tuple[int, int], spatial_std: float) -> np.ndarray:
-    """Positions in units of the spatial kernel's standard deviation: float32 [H*W, 2] of (x, y)."""
+    """Positions in units of the kernel's standard deviation: float32 [2, H*W], x and y."""
     height, width = shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return np.stack([x.ravel() / np.float32(spatial_std), y.ravel() / np.float32(spatial_std)], axis=1)
+    features = np.empty((2, height, width), np.float32)
+    features[0] = np.arange(width, dtype=np.float32) / np.float32(spatial_std)
+    features[1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(spatial_std)
+    return features.reshape(2, -1)
 
 
 def bilateral_features(image: np.ndarray, spatial_std: float, color_std: float) -> np.ndarray:
-    """Positions and colours in units of their standard deviations: float32 [H*W, 5] of (x, y, R, G, B)."""
-    colors = image.reshape(-1, 3).astype(np.float32) / np.float32(color_std)
-    return np.concatenate([spatial_features(image.shape[:2], spatial_std), colors], axis=1)
+    """Positions and colours in units of their standard deviations: float32 [5, H*W], x, y, R, G and B."""
+    colors = image.reshape(-1, 3).T / np.float32(color_std)
+    return np.concatenate([spatial_features(image.shape[:2], spatial_std), colors])
+
+
+class Part(NamedTuple):
+    """A range of pixels, and the range of vertices around them."""
+
+    start: int
+    stop: int
+    first_vertex: int
+    last_vertex: int
 
 
 class Lattice:
@@ -89,85 +104,86 @@ class Lattice:
 
     Attributes:
         vertices: int32 [N, d+1], the vertices of the simplex around every pixel.
-        weights: float32 [N, d+1], their barycentric weights.
-        starts: int32 [M+1], where the pixels of every vertex start in `pixels` and `splat_weights`.
-        pixels: int32 [N*(d+1)], the pixels that every vertex gathers from.
-        splat_weights: float32 [N*(d+1)], their barycentric weights, times `norms`.
-        neighbors: int32 [d+1, M, 2], the two neighbours of every vertex along every direction; M where there is none.
-        norms: float32 [N], 1/sqrt(the filter's response to one): the symmetric normalisation (as pydensecrf).
+        weights: float32 [N, d+1], their barycentric weights, divided by the square root of the filter's response to one
+            at the pixel: the symmetric normalisation (as pydensecrf).
+        corners: a tuple of d+1 zeros, which tells the kernels d at compile time.
+        neighbors: int32 [d+1, M, 2], the vertices before and after every vertex along every direction; M for none.
+        gain: what filtered values are multiplied by, to make up for the gain of the blur (as pydensecrf).
+        parts: the pixels in one range per thread.
+        cuts: int64 [K+1], with colours: where ranges of vertices end that the last three directions do not leave, which
+            change the colour only.
+        size: M, the number of vertices.
     """
 
-    def __init__(self, features: np.ndarray, order: tuple[int, ...], threads: int = 1):
-        """Args: features: float32 [N, d], none negative; order: of the features in the keys, major to minor."""
-        count, dimensions = features.shape
-        steps = key_steps(features.max(axis=0), order)
-        scale = tuple(elevation(dimensions))
-        self.gain = 1 / (1 + 2.0**-dimensions)  # as pydensecrf: makes up for the blur's gain
-        self.threads = threads
+    def __init__(self, features: np.ndarray, width: int, threads: int = 1):
+        """Builds the lattice.
 
-        # Every core finds the vertices of one part of the image; then they get common names, in the order of their keys.
+        Args:
+            features: float32 [d, N], none negative; x and y first.
+            width: the pixels in an image row.
+            threads: the cores to use, and the number of parts at most.
+        """
+        dimensions, count = features.shape
+        # Keys by y, then x, then colour: what is near in the image is near in memory.
+        steps = key_steps(features.max(axis=1), (1, 0, *range(2, dimensions)))
+        scale = tuple(elevation(dimensions))
+        features = np.pad(features, ((0, 0), (0, kernels.LANES)))
+        self.gain = 1 / (1 + 2.0**-dimensions)
+        self.corners = (0,) * (dimensions + 1)
         self.vertices = np.empty((count, dimensions + 1), np.int32)
         self.weights = np.empty((count, dimensions + 1), np.float32)
-        parts = split(count, threads, smallest=32768)
+
+        # Every core finds the vertices of one part of the image; then they get common names, in key order.
+        ranges = [(start * width, stop * width) for start, stop in split(count // width, threads, smallest=16)]
         found = run(
             lambda start, stop: kernels.locate(features, scale, steps, self.vertices, self.weights, start, stop),
-            parts,
+            ranges,
             threads,
         )
         keys, names = np.unique(np.concatenate(found), return_inverse=True)
         names = np.split(names.astype(np.int32), np.cumsum([len(part) for part in found])[:-1])
-        self._gather_lists(len(keys), names, parts)
-
-        self.neighbors = np.empty((dimensions + 1, len(keys), 2), np.int32)
-        for direction, step in enumerate(steps):
-            self._over_vertices(kernels.find_neighbors, keys, step, self.neighbors[direction])
-        self._normalize()
-
-    @property
-    def size(self) -> int:
-        """The number of vertices."""
-        return len(self.starts) - 1
-
-    def _over_vertices(self, kernel, *args):
-        run(lambda start, stop: kernel(*args, start, stop), split(self.size, 4 * self.threads), self.threads)
-
-    def _over_pixels(self, kernel, *args):
-        run(lambda start, stop: kernel(*args, start, stop), split(len(self.vertices), 4 * self.threads), self.threads)
-
-    def _gather_lists(self, size, names, parts):
-        """Sorts the pixels by vertex: a counting sort in which every part of the image has its own places."""
-        counts = np.zeros((len(parts), size), np.int32)
-        numbered = [(part, *part_range) for part, part_range in enumerate(parts)]
         run(
-            lambda part, start, stop: kernels.rename(self.vertices, names[part], counts[part], start, stop),
-            numbered,
-            self.threads,
+            lambda part, start, stop: kernels.rename(self.vertices, names[part], start, stop),
+            [(part, *pixels) for part, pixels in enumerate(ranges)],
+            threads,
         )
-        self.starts = np.zeros(size + 1, np.int32)
-        np.cumsum(counts.sum(axis=0), out=self.starts[1:])
-        places = np.cumsum(counts, axis=0, dtype=np.int32) - counts + self.starts[:-1]
-        self.pixels = np.empty(self.vertices.size, np.int32)
-        self.splat_weights = np.empty(self.vertices.size, np.float32)
+        self.parts = [
+            Part(*pixels, int(part.min()), int(part.max()) + 1) for pixels, part in zip(ranges, names, strict=True)
+        ]
+        self.size = len(keys)
+        self.neighbors = np.full((dimensions + 1, self.size, 2), self.size, np.int32)
+        pieces = split(self.size, 4 * threads)
         run(
-            lambda part, start, stop: kernels.transpose(
-                self.vertices, self.weights, places[part], self.pixels, self.splat_weights, start, stop
+            lambda direction, start, stop: kernels.find_neighbors(
+                keys, steps[direction], self.neighbors[direction], start, stop
             ),
-            numbered,
-            self.threads,
+            [(direction, *piece) for direction in range(dimensions + 1) for piece in pieces],
+            threads,
         )
+        self.cuts = kernels.find_cuts(self.neighbors[3:], _CACHED_VERTICES) if dimensions == 5 else None
+        self._normalize(threads)
 
-    def _normalize(self):
-        """Computes the norms, and multiplies the splat weights by them."""
-        masses, blurred = np.zeros((2, self.size + 1), np.float32)
-        self._over_vertices(kernels.mass, self.starts, self.splat_weights, masses)
+    def _normalize(self, threads):
+        masses = np.zeros(self.size + 1, np.float32)
+
+        def splat(part):
+            found = np.zeros(part.last_vertex - part.first_vertex, np.float32)
+            kernels.splat_ones(self.vertices, self.weights, found, part.first_vertex, part.start, part.stop)
+            return found
+
+        for part, found in zip(self.parts, run(splat, [(part,) for part in self.parts], threads), strict=True):
+            masses[part.first_vertex : part.last_vertex] += found
+        blurred = np.zeros_like(masses)
+        pieces = split(self.size, 4 * threads)
         for neighbors in self.neighbors:
-            self._over_vertices(kernels.blur_mass, masses, neighbors, blurred)
+            run(
+                lambda start, stop, *arrays: kernels.blur_ones(*arrays, start, stop),
+                [(*piece, masses, neighbors, blurred) for piece in pieces],
+                threads,
+            )
             masses, blurred = blurred, masses
-        self.norms = np.empty(len(self.vertices), np.float32)
-        self._over_pixels(kernels.symmetric_norm, self.vertices, self.weights, masses, self.gain, self.norms)
-        pieces = split(self.pixels.size, 4 * self.threads)
         run(
-            lambda start, stop: kernels.scale_by_pixel(self.splat_weights, self.pixels, self.norms, start, stop),
-            pieces,
-            self.threads,
+            lambda part: kernels.normalize(self.vertices, self.weights, masses, self.gain, part.start, part.stop),
+            [(part,) for part in self.parts],
+            threads,
         )

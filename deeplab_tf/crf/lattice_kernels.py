@@ -4,9 +4,62 @@ import math
 
 import numpy as np
 
+from deeplab_tf.crf import lanes
 from deeplab_tf.crf.compiling import kernel
 
+LANES = lanes.LANES
 _EMPTY = np.int32(-1)
+_ONE_REGISTER = (0,)
+
+
+@kernel
+def _embed(features, scale, first, elevated, base, rank):
+    """Finds the simplices of the pixels `first` to `first + LANES`, one in every lane (Adams et al., p. 5 and 10).
+
+    Args:
+        features: float32 [d, at least first + LANES].
+        scale: `elevation(d)` as a tuple, so that d is known at compile time.
+        first: the first pixel.
+        elevated: float32 [d+1, LANES], filled with the coordinates on the plane of d+1 coordinates that sum to zero,
+            divided by d+1.
+        base: float32 [d+1, LANES], filled with the coordinates of the simplex's vertex of remainder 0, divided by d+1.
+        rank: float32 [d+1, LANES], filled with the places of `elevated - base` when sorted, largest first.
+    """
+    d = len(scale)
+    zero = lanes.fill(np.float32(0), _ONE_REGISTER)
+    down = np.float32(1.0 / (d + 1))
+    total = zero
+    for j in range(d, 0, -1):
+        feature = lanes.load(features, j - 1, first, _ONE_REGISTER)
+        scaled = lanes.multiply_add(down * scale[j - 1], feature, zero)
+        lanes.store(elevated, j, 0, lanes.multiply_add(np.float32(-j), scaled, total))
+        total = lanes.add(total, scaled)
+    lanes.store(elevated, 0, 0, total)
+
+    off_plane = zero
+    for j in range(d + 1):
+        rounded = lanes.round(lanes.load(elevated, j, 0, _ONE_REGISTER))
+        lanes.store(base, j, 0, rounded)
+        lanes.store(rank, j, 0, zero)
+        off_plane = lanes.add(off_plane, rounded)
+    for j in range(d):
+        rest = lanes.subtract(lanes.load(elevated, j, 0, _ONE_REGISTER), lanes.load(base, j, 0, _ONE_REGISTER))
+        rank_j = lanes.load(rank, j, 0, _ONE_REGISTER)
+        for k in range(j + 1, d + 1):
+            other = lanes.subtract(lanes.load(elevated, k, 0, _ONE_REGISTER), lanes.load(base, k, 0, _ONE_REGISTER))
+            lower = lanes.less(rest, other)  # 1 or 0
+            rank_j = lanes.add(rank_j, lower)
+            higher = lanes.multiply_add(np.float32(-1), lower, lanes.fill(np.float32(1), _ONE_REGISTER))
+            lanes.store(rank, k, 0, lanes.add(lanes.load(rank, k, 0, _ONE_REGISTER), higher))
+        lanes.store(rank, j, 0, rank_j)
+    # Rounding may have left the plane: as many coordinates as needed, those rounded farthest, go one back.
+    for j in range(d + 1):
+        rank_j = lanes.add(lanes.load(rank, j, 0, _ONE_REGISTER), off_plane)
+        too_low = lanes.less(rank_j, zero)
+        too_high = lanes.less(lanes.fill(np.float32(d), _ONE_REGISTER), rank_j)
+        back = lanes.subtract(too_low, too_high)
+        lanes.store(rank, j, 0, lanes.multiply_add(np.float32(d + 1), back, rank_j))
+        lanes.store(base, j, 0, lanes.add(lanes.load(base, j, 0, _ONE_REGISTER), back))
 
 
 @kernel
@@ -17,7 +70,7 @@ def _place(table, key):
 
 @kernel
 def _grown(table, keys, size):
-    """A table and a key list of twice the size, with the same content."""
+    """A hash table and a key list of twice the size, with the same content."""
     larger_keys = np.empty(2 * len(keys), np.int64)
     larger_keys[:size] = keys[:size]
     larger_table = np.full(2 * len(table), _EMPTY, np.int32)
@@ -30,143 +83,137 @@ def _grown(table, keys, size):
 
 
 @kernel
+def _locate_until_full(features, scale, steps, vertices, weights, table, keys, size, start, stop):
+    """`locate`, until the list of keys might be full: returns the next pixel and the number of keys.
+
+    `keys` lists the keys found so far, `size` many; `table`, twice as long, has their places in that list by hash.
+    """
+    d = len(scale)
+    elevated = np.empty((d + 1, LANES), np.float32)
+    base = np.empty((d + 1, LANES), np.float32)
+    rank = np.empty((d + 1, LANES), np.float32)
+    by_rank = np.empty(d + 1, np.float32)
+    step_by_rank = np.empty(d + 1, np.int64)
+    for first in range(start, stop, LANES):
+        if size + LANES * (d + 1) > len(keys):
+            return first, size
+        _embed(features, scale, first, elevated, base, rank)
+        for lane in range(min(LANES, stop - first)):
+            i = first + lane
+            key = np.int64(0)
+            for j in range(d + 1):
+                place = int(rank[j, lane])
+                by_rank[place] = elevated[j, lane] - base[j, lane]
+                step_by_rank[place] = steps[j]
+                key += np.int64(base[j, lane]) * steps[j]
+            weights[i, 0] = 1 + by_rank[d] - by_rank[0]
+            for r in range(1, d + 1):
+                weights[i, r] = by_rank[d - r] - by_rank[d + 1 - r]
+            for r in range(d + 1):
+                if r > 0:  # from the vertex of remainder r-1 to that of r: a step back along the next direction
+                    key -= step_by_rank[d + 1 - r]
+                place = _place(table, key)
+                vertex = table[place]
+                while vertex != _EMPTY and keys[vertex] != key:
+                    place = (place + 1) & (len(table) - 1)
+                    vertex = table[place]
+                if vertex == _EMPTY:
+                    keys[size] = key
+                    table[place] = size
+                    vertex = np.int32(size)
+                    size += 1
+                vertices[i, r] = vertex
+    return stop, size
+
+
+@kernel
 def locate(features, scale, steps, vertices, weights, start, stop):
-    """Finds the simplex of the pixels `start` to `stop` (Adams et al., p. 5 and 10).
+    """Finds the vertices around the pixels `start` to `stop` and their barycentric weights.
 
     Args:
-        features: float32 [N, d].
-        scale: `elevation(d)`, as a tuple so that d is known at compile time.
+        features: float32 [d, at least N + LANES].
+        scale: `elevation(d)` as a tuple.
         steps: int64 [d+1], what a step along each direction adds to a key.
         vertices: int32 [N, d+1], filled with places in the returned keys.
-        weights: float32 [N, d+1], filled with barycentric weights.
+        weights: float32 [N, d+1], filled.
         start: the first pixel.
         stop: the pixel after the last.
 
     Returns:
         int64 [M'], the key of every vertex found, in order of appearance.
     """
-    d = len(scale)
-    elevated = np.empty(d + 1, np.float32)
-    base = np.empty(d + 1, np.float32)
-    rank = np.empty(d + 1, np.int64)
-    by_rank = np.empty(d + 1, np.float32)
-    step_by_rank = np.empty(d + 1, np.int64)
-    last_keys = np.zeros(d + 1, np.int64)
-    last_vertices = np.full(d + 1, _EMPTY, np.int32)
-    table = np.full(1 << 12, _EMPTY, np.int32)
-    keys = np.empty(1 << 11, np.int64)
+    table = np.full(1 << 13, _EMPTY, np.int32)
+    keys = np.empty(1 << 12, np.int64)
     size = 0
-    for i in range(start, stop):
-        # Elevate onto the plane of d+1 coordinates that sum to zero.
-        total = np.float32(0)
-        for j in range(d, 0, -1):
-            scaled = features[i, j - 1] * scale[j - 1]
-            elevated[j] = total - j * scaled
-            total += scaled
-        elevated[0] = total
-
-        # The nearest vertex of remainder 0 has the coordinates (d+1) base; `rank` sorts what is left, largest first.
-        off_plane = 0
-        for j in range(d + 1):
-            elevated[j] *= np.float32(1.0 / (d + 1))
-            base[j] = math.floor(elevated[j] + np.float32(0.5))
-            off_plane += int(base[j])
-            rank[j] = 0
-        for j in range(d):
-            rest = elevated[j] - base[j]
-            for k in range(j + 1, d + 1):
-                lower = rest < elevated[k] - base[k]
-                rank[j] += lower
-                rank[k] += not lower
-        # Rounding may have left the plane: the coordinates that were rounded farthest go one back.
-        key = 0
-        for j in range(d + 1):
-            rank[j] += off_plane
-            if rank[j] < 0:
-                rank[j] += d + 1
-                base[j] += 1
-            elif rank[j] > d:
-                rank[j] -= d + 1
-                base[j] -= 1
-            by_rank[rank[j]] = elevated[j] - base[j]
-            step_by_rank[rank[j]] = steps[j]
-            key += int(base[j]) * steps[j]
-
-        for remainder in range(d + 1):
-            if remainder == 0:
-                weights[i, 0] = 1 + by_rank[d] - by_rank[0]
-            else:
-                weights[i, remainder] = by_rank[d - remainder] - by_rank[d + 1 - remainder]
-                key -= step_by_rank[d + 1 - remainder]
-            if key != last_keys[remainder] or last_vertices[remainder] == _EMPTY:
-                place = _place(table, key)
-                while table[place] != _EMPTY and keys[table[place]] != key:
-                    place = (place + 1) & (len(table) - 1)
-                if table[place] == _EMPTY:
-                    if size == len(keys):
-                        table, keys = _grown(table, keys, size)
-                        place = _place(table, key)
-                        while table[place] != _EMPTY:
-                            place = (place + 1) & (len(table) - 1)
-                    keys[size] = key
-                    table[place] = size
-                    size += 1
-                last_keys[remainder] = key
-                last_vertices[remainder] = table[place]
-            vertices[i, remainder] = last_vertices[remainder]
-    return keys[:size].copy()
+    while True:
+        start, size = _locate_until_full(features, scale, steps, vertices, weights, table, keys, size, start, stop)
+        if start == stop:
+            return keys[:size].copy()
+        table, keys = _grown(table, keys, size)
 
 
 @kernel
-def rename(vertices, names, counts, start, stop):
-    """Replaces every vertex v of the pixels `start` to `stop` by names[v], and counts how often each new name occurs."""
+def rename(vertices, names, start, stop):
+    """Replaces every vertex v of the pixels `start` to `stop` by names[v]."""
     for i in range(start, stop):
         for r in range(vertices.shape[1]):
-            vertex = names[vertices[i, r]]
-            vertices[i, r] = vertex
-            counts[vertex] += 1
-
-
-@kernel
-def transpose(vertices, weights, places, pixels, splat_weights, start, stop):
-    """Writes the pixels `start` to `stop` into the lists of their vertices, from places[vertex] on (it advances)."""
-    for i in range(start, stop):
-        for r in range(vertices.shape[1]):
-            place = places[vertices[i, r]]
-            places[vertices[i, r]] = place + 1
-            pixels[place] = i
-            splat_weights[place] = weights[i, r]
+            vertices[i, r] = names[vertices[i, r]]
 
 
 @kernel
 def find_neighbors(keys, step, neighbors, start, stop):
-    """Finds the vertices one step before and after the vertices `start` to `stop`: walks sorted lists side by side."""
+    """Notes who is one step after the vertices `start` to `stop`, and that they are one step before those.
+
+    Args:
+        keys: int64 [M], sorted.
+        step: what the step adds to a key, not zero.
+        neighbors: int32 [M, 2], filled where there is a neighbour: before, after.
+        start: the first vertex.
+        stop: the vertex after the last.
+    """
     size = len(keys)
-    before = np.searchsorted(keys, keys[start] - step)
     after = np.searchsorted(keys, keys[start] + step)
     for vertex in range(start, stop):
-        while before < size and keys[before] < keys[vertex] - step:
-            before += 1
-        while after < size and keys[after] < keys[vertex] + step:
+        key = keys[vertex] + step
+        while after < size and keys[after] < key:
             after += 1
-        found = before < size and keys[before] == keys[vertex] - step
-        neighbors[vertex, 0] = before if found else size
-        found = after < size and keys[after] == keys[vertex] + step
-        neighbors[vertex, 1] = after if found else size
+        if after < size and keys[after] == key:
+            neighbors[vertex, 1] = after
+            neighbors[after, 0] = vertex
 
 
 @kernel
-def mass(starts, splat_weights, masses, start, stop):
-    """What the vertices `start` to `stop` gather from pixels that are all one."""
-    for vertex in range(start, stop):
-        total = np.float32(0)
-        for place in range(starts[vertex], starts[vertex + 1]):
-            total += splat_weights[place]
-        masses[vertex] = total
+def find_cuts(neighbors, smallest):
+    """Where no neighbours of [directions, M, 2] lie across, `smallest` or more apart: int64, from 0 to M."""
+    size = neighbors.shape[1]
+    cuts = np.empty(size // smallest + 2, np.int64)
+    cuts[0] = 0
+    count = 1
+    reach = 0
+    for vertex in range(size):
+        if vertex > reach and vertex - cuts[count - 1] >= smallest:
+            cuts[count] = vertex
+            count += 1
+        for direction in range(neighbors.shape[0]):
+            for side in range(2):
+                neighbor = neighbors[direction, vertex, side]
+                if neighbor < size:
+                    reach = max(reach, neighbor)
+        reach = max(reach, vertex)
+    cuts[count] = size
+    return cuts[: count + 1].copy()
 
 
 @kernel
-def blur_mass(masses, neighbors, blurred, start, stop):
+def splat_ones(vertices, weights, masses, first, start, stop):
+    """Splats pixels that are all one: masses[v - first] gets the weights of the pixels `start` to `stop`."""
+    for i in range(start, stop):
+        for r in range(vertices.shape[1]):
+            masses[vertices[i, r] - first] += weights[i, r]
+
+
+@kernel
+def blur_ones(masses, neighbors, blurred, start, stop):
     """The blur of `filtering.blur`, for one value a vertex; masses[M] is the zero of vertices that do not exist."""
     for vertex in range(start, stop):
         around = masses[neighbors[vertex, 0]] + masses[neighbors[vertex, 1]]
@@ -174,17 +221,12 @@ def blur_mass(masses, neighbors, blurred, start, stop):
 
 
 @kernel
-def symmetric_norm(vertices, weights, masses, gain, norms, start, stop):
-    """norms = 1/sqrt(gain * slice(masses)) for the pixels `start` to `stop`."""
+def normalize(vertices, weights, masses, gain, start, stop):
+    """Divides the weights of the pixels `start` to `stop` by the square root of the filter's response to one."""
     for i in range(start, stop):
         total = np.float32(0)
         for r in range(vertices.shape[1]):
             total += weights[i, r] * masses[vertices[i, r]]
-        norms[i] = 1 / math.sqrt(gain * total + np.float32(1e-20))
-
-
-@kernel
-def scale_by_pixel(splat_weights, pixels, norms, start, stop):
-    """Multiplies the splat weights `start` to `stop` by the norm of their pixel."""
-    for place in range(start, stop):
-        splat_weights[place] *= norms[pixels[place]]
+        norm = np.float32(1 / math.sqrt(gain * total + 1e-20))
+        for r in range(vertices.shape[1]):
+            weights[i, r] *= norm

@@ -6,46 +6,76 @@ from deeplab_tf.crf import filtering
 from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
 
-# Registers of classes that a kernel works on at a time, at most: the rows of wider arrays are taken in pieces. Every
-# number from 1 to here is compiled once.
-_MOST_BLOCKS = 4
+# Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
+_MOST_REGISTERS = 4
 
 
-def _blocks(classes: int) -> tuple[tuple[int, ...], int]:
-    """The `blocks` argument of the kernels for so many classes, and the number of columns of the rows."""
+def _layout(classes: int) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """The `layout` argument of the kernels for so many classes, and the number of columns of the rows."""
     registers = -(-classes // filtering.LANES)
-    pieces = -(-registers // _MOST_BLOCKS)
-    blocks = -(-registers // pieces)
-    return (0,) * blocks, pieces * blocks * filtering.LANES
+    pieces = -(-registers // _MOST_REGISTERS)
+    registers = -(-registers // pieces)
+    return ((0,) * registers,) * pieces, pieces * registers * filtering.LANES
+
+
+def _zero_rows(count: int, columns: int) -> np.ndarray:
+    """Rows of zeros, float32 [count, columns], that start on a cache line."""
+    memory = np.zeros(count * columns + 16, np.float32)
+    first = -memory.ctypes.data % 64 // 4
+    return memory[first : first + count * columns].reshape(count, columns)
 
 
 class GaussianFilter:
-    """A normalised Gaussian filter of the pixels of one image: D^(-1/2) K D^(-1/2), D the row sums of K."""
+    """A Gaussian filter of the pixels of one image, normalised as D^(-1/2) K D^(-1/2), D the row sums of K.
 
-    def __init__(self, features: np.ndarray, order: tuple[int, ...], threads: int):
-        """Args: features, order, threads: of `Lattice`."""
-        self.lattice = Lattice(features, order, threads)
-        self.threads = threads
-        self._values = self._spare = np.empty((0, 0), np.float32)
+    Values of all classes go in by `targets` (a kernel splats onto them) and come out by `spread` (a kernel reads).
+    """
 
-    def spread(self, beliefs: np.ndarray, blocks: tuple[int, ...]) -> np.ndarray:
-        """Splats and blurs rows: float32 [N, columns] -> [M+1, columns], valid until the next call."""
-        lattice, threads = self.lattice, self.threads
-        if self._values.shape[1] != beliefs.shape[1]:
-            self._values, self._spare = np.zeros((2, lattice.size + 1, beliefs.shape[1]), np.float32)
-        values, spare = self._values, self._spare
+    def __init__(self, lattice: Lattice, columns: int, threads: int):
+        """Args: lattice; columns: of the rows that are filtered; threads: cores to use at most."""
+        self.lattice = lattice
+        self._threads = threads
+        self._values = _zero_rows(lattice.size + 1, columns)
+        self._spare = _zero_rows(lattice.size + 1, columns)
+        sizes = [part.last_vertex - part.first_vertex for part in lattice.parts]
+        self._offsets = np.cumsum([0, *sizes])
+        self._firsts = np.array([part.first_vertex for part in lattice.parts])
+        self._parts = _zero_rows(self._offsets[-1], columns) if len(sizes) > 1 else None
+
+    def targets(self) -> list[tuple[np.ndarray, int]]:
+        """For every part of the lattice, rows of zeros to splat on and the vertex of the first."""
+        if self._parts is None:
+            self._spare[:] = 0
+            return [(self._spare, 0)]
+        edges = zip(self._offsets[:-1], self._offsets[1:], strict=True)
+        return [(self._parts[start:stop], first) for (start, stop), first in zip(edges, self._firsts, strict=True)]
+
+    def spread(self, layout: tuple) -> np.ndarray:
+        """Blurs what was splatted on the targets: float32 [M+1, columns], valid until the next call."""
+        lattice, threads = self.lattice, self._threads
         pieces = split(lattice.size, 4 * threads)
-        run(
-            lambda start, stop: filtering.splat(
-                beliefs, lattice.starts, lattice.pixels, lattice.splat_weights, values, blocks, start, stop
-            ),
-            pieces,
-            threads,
-        )
-        for neighbors in lattice.neighbors:
+        if self._parts is not None:
             run(
-                lambda start, stop, *arrays: filtering.blur(*arrays, blocks, start, stop),
-                [(start, stop, values, neighbors, spare) for start, stop in pieces],
+                lambda start, stop: filtering.collect(
+                    self._parts, self._firsts, self._offsets, self._spare, layout, start, stop
+                ),
+                pieces,
+                threads,
+            )
+        values, spare = self._spare, self._values
+        across = 2 if lattice.cuts is not None else len(lattice.neighbors)
+        for neighbors in lattice.neighbors[:across]:
+            run(
+                lambda start, stop, *arrays: filtering.blur(*arrays, layout, start, stop),
+                [(*piece, values, neighbors, spare) for piece in pieces],
+                threads,
+            )
+            values, spare = spare, values
+        if lattice.cuts is not None:
+            within = lattice.neighbors[across:]
+            run(
+                lambda start, stop: filtering.blur_four(values, within, spare, lattice.cuts, layout, start, stop),
+                split(len(lattice.cuts) - 1, 4 * threads, smallest=1),
                 threads,
             )
             values, spare = spare, values
@@ -53,29 +83,48 @@ class GaussianFilter:
         return values
 
     def reader(self, values: np.ndarray, weight: float) -> tuple:
-        """What the kernels need to read `weight` times the filtered rows off the lattice."""
-        lattice = self.lattice
-        return values, lattice.vertices, lattice.weights, lattice.norms, np.float32(weight * lattice.gain)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Filters float32 [N, C] over the pixels."""
-        count, classes = values.shape
-        blocks, columns = _blocks(classes)
-        rows = np.zeros((count, columns), np.float32)
-        rows[:, :classes] = values
-        filtering.slice_rows(*self.reader(self.spread(rows, blocks), 1.0), rows, blocks, 0, count)
-        return rows[:, :classes].copy()
+        """What the kernels need to read `weight` times the filtered rows."""
+        return (
+            values,
+            self.lattice.vertices,
+            self.lattice.weights,
+            self.lattice.corners,
+            np.float32(weight * self.lattice.gain),
+        )
 
 
-def bilateral_filter(image: np.ndarray, spatial_std: float, color_std: float, threads: int) -> GaussianFilter:
-    """The first kernel of the CRF: near in position and in colour."""
-    # Keys by y, then x, then colour: vertices that are near in the image lie near in memory.
-    return GaussianFilter(bilateral_features(image, spatial_std, color_std), (1, 0, 2, 3, 4), threads)
+def filtered(lattice: Lattice, values: np.ndarray) -> np.ndarray:
+    """Filters values of the pixels, float32 [N, C], with the normalised Gaussian kernel of a lattice."""
+    count, classes = values.shape
+    layout, columns = _layout(classes)
+    gaussian = GaussianFilter(lattice, columns, 1)
+    rows = _zero_rows(count, columns)
+    rows[:, :classes] = values
+    for part, (target, first) in zip(lattice.parts, gaussian.targets(), strict=True):
+        filtering.splat(
+            rows,
+            np.ones(count, np.float32),
+            target,
+            first,
+            lattice.vertices,
+            lattice.weights,
+            lattice.corners,
+            layout,
+            part.start,
+            part.stop,
+        )
+    filtering.read(*gaussian.reader(gaussian.spread(layout), 1.0), rows, layout, 0, count)
+    return rows[:, :classes].copy()
 
 
-def spatial_filter(shape: tuple[int, int], spatial_std: float, threads: int) -> GaussianFilter:
-    """The second kernel of the CRF: near in position."""
-    return GaussianFilter(spatial_features(shape, spatial_std), (1, 0), threads)
+def bilateral_lattice(image: np.ndarray, spatial_std: float, color_std: float, threads: int) -> Lattice:
+    """The lattice of the first kernel of the CRF: near in position and in colour."""
+    return Lattice(bilateral_features(image, spatial_std, color_std), image.shape[1], threads)
+
+
+def spatial_lattice(shape: tuple[int, int], spatial_std: float, threads: int) -> Lattice:
+    """The lattice of the second kernel of the CRF: near in position."""
+    return Lattice(spatial_features(shape, spatial_std), shape[1], threads)
 
 
 class MeanField:
@@ -83,9 +132,9 @@ class MeanField:
 
     def __init__(
         self,
-        bilateral: GaussianFilter,
+        bilateral: Lattice,
         bilateral_weight: float,
-        spatial: GaussianFilter,
+        spatial: Lattice,
         spatial_weight: float,
         probabilities: np.ndarray,
         active: np.ndarray,
@@ -94,67 +143,113 @@ class MeanField:
         """Starts with the probabilities as beliefs.
 
         Args:
-            bilateral: the filter of the first kernel.
+            bilateral: the lattice of the first kernel.
             bilateral_weight: w1.
-            spatial: the filter of the second kernel.
+            spatial: the lattice of the second kernel, with the same parts.
             spatial_weight: w2.
-            probabilities: float32 [H, W, C], positive.
+            probabilities: float32 [H, W, C].
             active: bool [C], the classes to filter; the messages of the others count as zero.
             threads: cores to use at most.
         """
-        self._bilateral, self._bilateral_weight = bilateral, bilateral_weight
-        self._spatial, self._spatial_weight = spatial, spatial_weight
         self._shape = probabilities.shape
-        self._input = probabilities.reshape(-1, probabilities.shape[2])
+        self._original = probabilities.reshape(-1, probabilities.shape[2])
         # Where every class has its column in the rows; -1 for a class without one.
         self._columns = np.where(active, np.cumsum(active) - 1, -1)
-        self._blocks, columns = _blocks(np.count_nonzero(active))
+        self._layout, columns = _layout(np.count_nonzero(active))
         self._threads = threads
-        self._probabilities, self._beliefs = np.zeros((2, len(self._input), columns), np.float32)
-        self._rest, self._rest_scale = np.zeros((2, len(self._input)), np.float32)
-        self._over_pixels(
-            filtering.start,
-            self._input,
-            self._columns,
-            self._probabilities,
-            self._beliefs,
-            self._rest,
-            self._rest_scale,
-        )
+        self._bilateral = GaussianFilter(bilateral, columns, threads)
+        self._spatial = GaussianFilter(spatial, columns, threads)
+        self._bilateral_weight, self._spatial_weight = bilateral_weight, spatial_weight
+        count = len(self._original)
+        self._probabilities = _zero_rows(count, columns)
+        self._rest, self._scale = np.empty((2, count), np.float32)
+        self._over_parts(filtering.lay_out, self._original, self._columns, self._probabilities, self._rest, self._scale)
+        self._messages = None
 
-    def _over_pixels(self, kernel, *args):
-        run(lambda start, stop: kernel(*args, start, stop), split(len(self._beliefs), 4 * self._threads), self._threads)
+    def _over_parts(self, kernel, *args):
+        parts = [(part.start, part.stop) for part in self._bilateral.lattice.parts]
+        run(lambda start, stop: kernel(*args, start, stop), parts, self._threads)
+
+    def _over_image_rows(self, kernel, *args):
+        width = self._shape[1]
+        pieces = split(self._shape[0], 4 * self._threads, smallest=8)
+        bilateral, spatial = self._messages
+        run(
+            lambda start, stop: kernel(
+                bilateral, spatial, self._probabilities, self._rest, *args, width, self._layout, start, stop
+            ),
+            pieces,
+            self._threads,
+        )
 
     def update(self) -> None:
-        """One iteration: both messages from the current beliefs, then the new beliefs."""
-        self._read_bilateral = self._bilateral.reader(
-            self._bilateral.spread(self._beliefs, self._blocks), self._bilateral_weight
-        )
-        self._read_spatial = self._spatial.reader(
-            self._spatial.spread(self._beliefs, self._blocks), self._spatial_weight
-        )
-        self._over_pixels(
-            filtering.update,
-            self._read_bilateral,
-            self._read_spatial,
-            self._probabilities,
-            self._rest,
-            self._rest_scale,
-            self._beliefs,
-            self._blocks,
+        """One iteration: splats the current beliefs, and blurs them into the messages of the next ones."""
+        width = self._shape[1]
+        parts = self._bilateral.lattice.parts
+        targets = list(zip(parts, self._bilateral.targets(), self._spatial.targets(), strict=True))
+        if self._messages is None:
+
+            def splat(part, *targets):
+                for gaussian, (target, first) in zip((self._bilateral, self._spatial), targets, strict=True):
+                    lattice = gaussian.lattice
+                    filtering.splat(
+                        self._probabilities,
+                        self._scale,
+                        target,
+                        first,
+                        lattice.vertices,
+                        lattice.weights,
+                        lattice.corners,
+                        self._layout,
+                        part.start,
+                        part.stop,
+                    )
+        else:
+            bilateral, spatial = self._messages
+
+            def splat(part, bilateral_target, spatial_target):
+                filtering.update(
+                    bilateral,
+                    spatial,
+                    self._probabilities,
+                    self._rest,
+                    bilateral_target,
+                    spatial_target,
+                    width,
+                    self._layout,
+                    part.start // width,
+                    part.stop // width,
+                )
+
+        run(splat, targets, self._threads)
+        self._messages = (
+            self._bilateral.reader(self._bilateral.spread(self._layout), self._bilateral_weight),
+            self._spatial.reader(self._spatial.spread(self._layout), self._spatial_weight),
         )
 
     def marginals(self) -> np.ndarray:
         """The current beliefs, float32 [H, W, C]."""
-        out = np.empty_like(self._input)
-        self._over_pixels(filtering.expand, self._beliefs, self._columns, self._input, self._rest_scale, out)
+        if self._messages is None:
+            out = np.maximum(self._original, filtering.FLOOR) * self._scale[:, None]
+        else:
+            out = np.empty_like(self._original)
+            self._over_image_rows(filtering.finish, self._columns, self._original, out)
         return out.reshape(self._shape)
+
+    def labels(self) -> np.ndarray:
+        """The most probable classes, int32 [H, W]."""
+        if self._messages is None:
+            return self._original.argmax(axis=1).astype(np.int32).reshape(self._shape[:2])
+        out = np.empty(len(self._original), np.int32)
+        self._over_image_rows(filtering.finish_labels, self._columns, self._original, out)
+        return out.reshape(self._shape[:2])
 
     def scores(self) -> np.ndarray:
         """What the last update took the softmax of, log P + messages: float32 [H, W, C]."""
-        rows = np.empty_like(self._beliefs)
-        out = np.log(np.maximum(self._input, filtering.FLOOR))
-        for reader in (self._read_bilateral, self._read_spatial):
-            self._over_pixels(filtering.slice_rows, *reader, rows, self._blocks)
-            out[:, self._columns >= 0] += rows[:, : np.count_nonzero(self._columns >= 0)]
+        active = self._columns >= 0
+        rows = np.empty_like(self._probabilities)
+        out = np.log(np.maximum(self._original, filtering.FLOOR))
+        for reader in self._messages:
+            self._over_parts(filtering.read, *reader, rows, self._layout)
+            out[:, active] += rows[:, : np.count_nonzero(active)]
         return out.reshape(self._shape)

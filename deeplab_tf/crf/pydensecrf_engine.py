@@ -19,7 +19,7 @@ class MeanField:
             from pydensecrf import densecrf
         except ImportError as error:
             raise UserError(
-                "dense CRF: backend 'pydensecrf' needs the package: pip install 'deeplab_tf[pydensecrf]', or use 'numba'"
+                "dense CRF: backend 'pydensecrf' is not installed: pip install 'deeplab_tf[pydensecrf]' or use 'numba'"
             ) from error
         height, width, classes = probabilities.shape
         self._shape = probabilities.shape
@@ -43,6 +43,10 @@ class MeanField:
         """The current beliefs, float32 [H, W, C]."""
         height, width, classes = self._shape
         return np.ascontiguousarray(np.array(self._beliefs).reshape(classes, height * width).T).reshape(self._shape)
+
+    def labels(self) -> np.ndarray:
+        """The most probable classes, [H, W]."""
+        return self.marginals().argmax(axis=-1)
 
     def scores(self) -> np.ndarray:
         """The logarithm of the beliefs: pydensecrf keeps its scores, which differ by a constant per pixel."""

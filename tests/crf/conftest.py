@@ -50,8 +50,8 @@ def small():
 
 
 def exact_kernel(features: np.ndarray) -> np.ndarray:
-    """The normalised Gaussian kernel between all pairs of features [N, d], float64 [N, N]."""
-    features = features.astype(np.float64)
+    """The normalised Gaussian kernel between all pairs of features [d, N], float64 [N, N]."""
+    features = features.T.astype(np.float64)
     squares = ((features[:, None] - features[None]) ** 2).sum(axis=-1)
     kernel = np.exp(-squares / 2)
     root = np.sqrt(kernel.sum(axis=1))

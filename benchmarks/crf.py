@@ -1,0 +1,130 @@
+"""Measures the dense CRF against pydensecrf: in one process, in turns, on the same photographs and probabilities.
+
+    python benchmarks/crf.py --images=../shared/camvid/val --labels=../shared/camvid/valannot
+
+Every figure is the time of one call from arrays in memory to marginals, the building of the lattices included. "all"
+lets every class send messages; "believed" leaves out the classes that no pixel believes in (the default of `DenseCRF`).
+The probabilities are made from the label maps: noisy scores on every eighth pixel, interpolated, as a network of output
+stride 8 gives them; the classes beyond those of the labels have noise only.
+"""
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import PIL.Image
+
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf.compiling import available_cores
+
+# (width, height), classes: a VOC image and a Cityscapes frame.
+SIZES = {"voc": ((500, 375), 21), "cityscapes": ((2048, 1024), 19)}
+
+
+def degraded(labels: np.ndarray, classes: int, confidence: float = 5.0, seed: int = 0) -> np.ndarray:
+    """Probabilities float32 [H, W, classes] that a network of output stride 8 might give for a label map."""
+    coarse = labels[::8, ::8]
+    scores = np.random.default_rng(seed).normal(0, 1.5, (*coarse.shape, classes)).astype(np.float32)
+    known = coarse < classes
+    scores[known, coarse[known]] += confidence
+    for axis, size in enumerate(labels.shape):
+        position = np.arange(size) / 8
+        low = np.minimum(position.astype(int), scores.shape[axis] - 1)
+        high = np.minimum(low + 1, scores.shape[axis] - 1)
+        fraction = (position - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        scores = scores.take(low, axis) * (1 - fraction) + scores.take(high, axis) * fraction
+    probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return probabilities / probabilities.sum(axis=-1, keepdims=True)
+
+
+def load(image_path: pathlib.Path, label_dir: pathlib.Path, size: tuple[int, int], classes: int, ignore: int):
+    """One photograph uint8 [H, W, 3] at the wanted size, and its probabilities."""
+    image = PIL.Image.open(image_path).convert("RGB").resize(size, PIL.Image.BICUBIC)
+    labels = np.array(PIL.Image.open(label_dir / image_path.name).resize(size, PIL.Image.NEAREST))
+    labels[labels == ignore] = 255
+    return np.asarray(image), degraded(labels, classes)
+
+
+def compare(name: str, images: list, repeats: int) -> None:
+    """Runs all the ways in turns and prints one line for each."""
+    cores = available_cores()
+    ways = {"pydensecrf": DenseCRF(backend="pydensecrf")}
+    for threads in sorted({1, cores}):
+        ways[f"numba, {threads} core{'s' * (threads > 1)}, all"] = DenseCRF(threads=threads, class_threshold=0)
+        ways[f"numba, {threads} core{'s' * (threads > 1)}, believed"] = DenseCRF(threads=threads)
+    seconds = {way: [] for way in ways}
+    marginals = {}
+    for way, crf in ways.items():  # the compilation, or its loading from the disk
+        began = time.perf_counter()
+        crf(*images[0])
+        print(f"{name}: first call of {way}: {time.perf_counter() - began:.2f} s", flush=True)
+    for _ in range(repeats):
+        for image, probabilities in images:
+            for way, crf in ways.items():
+                began = time.perf_counter()
+                marginals[way] = crf(image, probabilities)
+                seconds[way].append(time.perf_counter() - began)
+    for way, times in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["pydensecrf"], times, strict=True))
+        same = (marginals[way].argmax(-1) == marginals["pydensecrf"].argmax(-1)).mean()
+        difference = np.abs(marginals[way] - marginals["pydensecrf"]).mean()
+        print(
+            f"{name}: {way:24s} median {statistics.median(times):7.3f} s (least {min(times):.3f})  {ratio:5.2f}x as fast"
+            f"  same labels {same:.4%}  mean difference {difference:.1e}",
+            flush=True,
+        )
+
+
+_MEMORY_CODE = """
+import re, sys
+import numpy as np
+from deeplab_tf.crf import DenseCRF
+image, probabilities = np.load(sys.argv[2]), np.load(sys.argv[3])
+crf = DenseCRF(backend=sys.argv[1], class_threshold=0)
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+crf(image[:64, :64], probabilities[:64, :64])
+before = peak()
+crf(image, probabilities)
+print((peak() - before) / 1024)
+"""
+
+
+def peak_memory(backend: str, image: np.ndarray, probabilities: np.ndarray) -> float:
+    """How far one call raises the peak memory of a process that has the arrays already, in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/image.npy", f"{folder}/probabilities.npy"]
+        np.save(paths[0], image)
+        np.save(paths[1], probabilities)
+        command = [sys.executable, "-c", _MEMORY_CODE, backend, *paths]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Parses the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of photographs (.png)")
+    parser.add_argument("--labels", type=pathlib.Path, required=True, help="folder of label maps of the same names")
+    parser.add_argument("--ignore", type=int, default=11, help="the label of pixels without a class (CamVid: 11)")
+    parser.add_argument("--count", type=int, default=3, help="photographs to measure on")
+    parser.add_argument("--repeats", type=int, default=3, help="turns")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    arguments = parser.parse_args()
+    paths = sorted(arguments.images.glob("*.png"))
+    paths = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
+    for name in arguments.sizes:
+        size, classes = SIZES[name]
+        images = [load(path, arguments.labels, size, classes, arguments.ignore) for path in paths]
+        print(f"{name}: {len(images)} photographs of {size[0]}x{size[1]}, {classes} classes, 10 iterations")
+        compare(name, images, arguments.repeats)
+        for backend in ("pydensecrf", "numba"):
+            print(f"{name}: {backend}: a call takes {peak_memory(backend, *images[0]):.0f} MB at its peak", flush=True)
+
+
+if __name__ == "__main__":
+    main()
