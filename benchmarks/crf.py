@@ -74,7 +74,7 @@ def compare(name: str, images: list, repeats: int) -> None:
         same = (marginals[way].argmax(-1) == marginals["pydensecrf"].argmax(-1)).mean()
         difference = np.abs(marginals[way] - marginals["pydensecrf"]).mean()
         print(
-            f"{name}: {way:24s} median {statistics.median(times):7.3f} s (least {min(times):.3f})  {ratio:5.2f}x as fast"
+            f"{name}: {way:24s} median {statistics.median(times):7.3f} s, least {min(times):.3f} {ratio:5.2f}x as fast"
             f"  same labels {same:.4%}  mean difference {difference:.1e}",
             flush=True,
         )
