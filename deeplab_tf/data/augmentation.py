@@ -5,10 +5,11 @@ to c x c. The latter touches only the pixels that are used, and a JPEG need not 
 window has whole pixels, round(c/s) of them, so the scale is the drawn one to within half a pixel over the crop.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
-def random_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple[float, ...], mirror: bool) -> dict:
+def draw_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple[float, ...], mirror: bool) -> dict:
     """Draws scale, place and mirroring of the crop.
 
     Args:
@@ -20,7 +21,7 @@ def random_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple
 
     Returns:
         the example with "offset" and "size", int32 [2], rows and columns of the window inside the image; "target",
-        int32 [2], what the window is scaled to; "mirror", bool. Where the scaled image is smaller than the crop, the
+        int32 [2], what the window is scaled to; "mirrored", bool. Where the scaled image is smaller than the crop, the
         window is the whole image and `target` is smaller than the crop.
     """
     if len(scales) == 2:
@@ -28,56 +29,68 @@ def random_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple
     else:
         scale = tf.gather(tf.constant(scales, tf.float32), tf.cast(draws[0] * len(scales), tf.int32))
     shape = tf.shape(example["label"])
-    side = tf.cast(tf.round(crop_size / scale), tf.int32)
-    size = tf.minimum(side, shape)
+    side = tf.round(crop_size / scale)
+    size = tf.minimum(tf.cast(side, tf.int32), shape)
     offset = tf.cast(draws[1:3] * tf.cast(shape - size + 1, tf.float32), tf.int32)
-    scaled = tf.cast(tf.round(tf.cast(size * crop_size, tf.float32) / tf.cast(side, tf.float32)), tf.int32)
-    target = tf.maximum(scaled, 1)
-    return example | {"offset": offset, "size": size, "target": target, "mirror": mirror & (draws[3] < 0.5)}
+    target = tf.maximum(tf.cast(tf.round(tf.cast(size, tf.float32) * crop_size / side), tf.int32), 1)
+    return example | {"offset": offset, "size": size, "target": target, "mirrored": mirror & (draws[3] < 0.5)}
 
 
-def crop_and_scale(example: dict) -> dict:
-    """Cuts the window out of image and label and scales it: the image bilinearly, the label to the nearest pixel.
+def crop_image(example: dict, crop_size: int, mean_color: tuple[float, float, float]) -> tf.Tensor:
+    """Cuts the window out of the image, scales it bilinearly without antialiasing, pads and mirrors it.
 
     Args:
-        example: as from `random_window`, with "encoded", the bytes of the image.
+        example: as from `draw_window`, with "encoded", the bytes of the image.
+        crop_size: side of the crop, pixels.
+        mean_color: RGB, rounded; fills up at the right and bottom.
 
     Returns:
-        {"image": uint8 [*target, 3], "label": uint8 [*target], "mirror"}.
+        uint8 [crop_size, crop_size, 3], RGB; scaled colours are rounded.
     """
     (y, x), (height, width) = tf.unstack(example["offset"]), tf.unstack(example["size"])
-    # The last column of a decoded window depends on what is right of it; two more make it exact.
+    # The last column that is decoded of a JPEG depends on what is right of it; two more make it exact.
     wider = tf.minimum(width + 2, tf.shape(example["label"])[1] - x)
-    image = tf.cond(
+    window = tf.cond(
         tf.io.is_jpeg(example["encoded"]),
         lambda: tf.io.decode_and_crop_jpeg(example["encoded"], [y, x, height, wider], channels=3)[:, :width],
         lambda: decode_image(example["encoded"])[y : y + height, x : x + width],
     )
-    label = example["label"][y : y + height, x : x + width]
-    image = tf.image.resize(image, example["target"], "bilinear")
-    label = tf.image.resize(label[..., None], example["target"], "nearest")[..., 0]
-    return {"image": tf.cast(tf.round(image), tf.uint8), "label": label, "mirror": example["mirror"]}
+    image = tf.cast(tf.image.resize(window, example["target"], "bilinear") + 0.5, tf.uint8)
+    missing = crop_size - example["target"]
+    mean = tf.constant(np.rint(mean_color), tf.uint8)
+
+    def padded():
+        # uint8 wraps around, so that nothing is lost where a colour is below the mean.
+        return tf.pad(image - mean, [[0, missing[0]], [0, missing[1]], [0, 0]]) + mean
+
+    image = tf.cond(tf.reduce_any(missing > 0), padded, lambda: image)
+    image = tf.cond(example["mirrored"], lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.ensure_shape(image, [crop_size, crop_size, 3])
 
 
-def pad(example: dict, crop_size: int, mean_color: tuple[float, float, float], ignore_label: int) -> dict:
-    """Fills up at the right and bottom to the crop's size, with the mean colour and the ignore label."""
-    missing = crop_size - tf.shape(example["label"])
-    paddings = [[0, missing[0]], [0, missing[1]]]
-    mean = tf.constant([round(channel) for channel in mean_color], tf.uint8)
-    image = tf.pad(example["image"] - mean, [*paddings, [0, 0]]) + mean  # modulo 256, so nothing is lost
-    label = tf.pad(example["label"], paddings, constant_values=ignore_label)
-    image.set_shape([crop_size, crop_size, 3])
-    label.set_shape([crop_size, crop_size])
-    return example | {"image": image, "label": label}
+def crop_label(example: dict, crop_size: int, ignore_label: int) -> tf.Tensor:
+    """Cuts the same window out of the label, scales it to the nearest pixels, pads and mirrors it.
 
+    All of it is a choice of rows and a choice of columns. Gathering rows copies memory and gathering columns walks
+    through it, so columns are gathered as rows of the transposed label: four times as fast.
 
-def mirror(example: dict) -> dict:
-    """Mirrors left and right where "mirror" says so."""
-    image, label = example["image"], example["label"]
-    image, label = tf.cond(
-        example["mirror"], lambda: (tf.reverse(image, [1]), tf.reverse(label, [1])), lambda: (image, label)
-    )
-    return {"image": image, "label": label}
+    Args:
+        example: as from `draw_window`.
+        crop_size: side of the crop, pixels.
+        ignore_label: fills up at the right and bottom.
+
+    Returns:
+        uint8 [crop_size, crop_size].
+    """
+    # One row and one column of the ignore label beyond the label, to pad from.
+    label = tf.pad(example["label"], [[0, 1], [0, 1]], constant_values=ignore_label)
+    place = tf.range(crop_size)
+    step = tf.cast(example["size"], tf.float32) / tf.cast(example["target"], tf.float32)
+    nearest = tf.cast((tf.cast(place, tf.float32)[:, None] + 0.5) * step, tf.int32) + example["offset"]
+    chosen = tf.where(place[:, None] < example["target"], nearest, tf.shape(example["label"]))
+    columns = tf.where(example["mirrored"], chosen[::-1, 1], chosen[:, 1])
+    label = tf.transpose(tf.gather(tf.transpose(tf.gather(label, chosen[:, 0])), columns))
+    return tf.ensure_shape(label, [crop_size, crop_size])
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:

@@ -24,18 +24,24 @@ def contact_sheet(
     Returns:
         uint8 [height, width, 3].
     """
-    cells = [cell for image, mask in pairs for cell in (image, _overlay(image, mask, palette))]
-    step = _CELL + _GAP
-    rows = math.ceil(len(cells) / _COLUMNS)
-    legend = _legend(class_names, palette, _COLUMNS * step)
-    sheet = Image.new("RGB", (_COLUMNS * step, rows * step + legend.height), "black")
-    for place, cell in enumerate(cells):
-        picture = Image.fromarray(cell)
-        picture.thumbnail((_CELL, _CELL), Image.Resampling.BILINEAR)
-        row, column = divmod(place, _COLUMNS)
-        sheet.paste(picture, (column * step, row * step))
-    sheet.paste(legend, (0, rows * step))
+    cells = [_shrunk(cell) for image, mask in pairs for cell in (image, _overlay(image, mask, palette))]
+    rows = [cells[first : first + _COLUMNS] for first in range(0, len(cells), _COLUMNS)]
+    tops = np.cumsum([0] + [max(cell.height for cell in row) + _GAP for row in rows]).tolist()
+    width = _COLUMNS * (_CELL + _GAP)
+    legend = _legend(class_names, palette, width)
+    sheet = Image.new("RGB", (width, tops[-1] + legend.height), "black")
+    for row, top in zip(rows, tops, strict=False):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * (_CELL + _GAP), top))
+    sheet.paste(legend, (0, tops[-1]))
     return np.asarray(sheet)
+
+
+def _shrunk(picture: np.ndarray) -> Image.Image:
+    """The picture with its longer side as long as a cell's."""
+    scale = _CELL / max(picture.shape)
+    size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+    return Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -49,7 +55,7 @@ def _legend(class_names: Sequence[str], palette: np.ndarray, width: int) -> Imag
     font, height = ImageFont.load_default(size=14), 24
     entries = [(f"{index} {name}", tuple(palette[index].tolist())) for index, name in enumerate(class_names)]
     entries.append(("no label", _VOID_COLOR))
-    column_width = max(int(font.getlength(text)) for text, _ in entries) + 40
+    column_width = max(int(font.getlength(text)) for text, _ in entries) + 44
     per_row = max(1, width // column_width)
     legend = Image.new("RGB", (width, height * math.ceil(len(entries) / per_row)), "black")
     draw = ImageDraw.Draw(legend)

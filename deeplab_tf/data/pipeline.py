@@ -5,11 +5,8 @@ place in the batch): the order of each epoch, and the scale, place and mirroring
 a run that resumes at a step sees what it would have seen, and many hosts see together what one would have seen.
 """
 
-import functools
 import os
-from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.data import augmentation, catalogue
@@ -69,19 +66,23 @@ def training_pipeline(
     if not scales or min(scales) <= 0:
         raise UserError(f"scales must be positive numbers, got {scales}")
     records = _open(directory, split)
-    read_shuffled, share = _shuffled(records, seed), batch_size // num_shards
+    share = batch_size // num_shards
 
-    def example_at(number):
-        position = (start_step + number // share) * batch_size + shard_index * share + number % share
-        read = _parsed(read_shuffled, position)
-        example = {"encoded": read["encoded"], "label": tf.io.decode_png(read["mask"], channels=1)[..., 0]}
+    def is_ours(position, number):
+        return position % batch_size // share == shard_index
+
+    def example_at(position, record):
+        example = _parsed(record)
+        example["label"] = tf.io.decode_png(example["mask"], channels=1)[..., 0]
         draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(seed, tf.int64), position]))
-        example = augmentation.random_window(example, draws, crop_size, tuple(scales), mirror)
-        example = augmentation.crop_and_scale(example)
-        example = augmentation.pad(example, crop_size, mean_color, ignore_label)
-        return augmentation.mirror(example)
+        example = augmentation.draw_window(example, draws, crop_size, tuple(scales), mirror)
+        return {
+            "image": augmentation.crop_image(example, crop_size, mean_color),
+            "label": augmentation.crop_label(example, crop_size, ignore_label),
+        }
 
-    dataset = tf.data.Dataset.counter(0, 1)
+    order = _shuffled(len(records), seed, start_step * batch_size).filter(is_ours)
+    dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), records.read(order.map(lambda _, n: n)))
     dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
 
@@ -113,8 +114,8 @@ def evaluation_pipeline(
     records = _open(directory, split)
     count = len(records) if limit is None else min(limit, len(records))
 
-    def example_at(number):
-        read = _parsed(records.read, number)
+    def example_at(record):
+        read = _parsed(record)
         image = augmentation.decode_image(read["encoded"])
         label = tf.cond(
             read["mask"] == "",
@@ -123,7 +124,7 @@ def evaluation_pipeline(
         )
         return {"image": image, "label": label, "filename": read["filename"]}
 
-    dataset = tf.data.Dataset.range(shard_index, count, num_shards)
+    dataset = records.read(tf.data.Dataset.range(shard_index, count, num_shards))
     dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
@@ -140,15 +141,15 @@ def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
     """
     records = _open(directory, split)
 
-    def label_at(number):
-        read = _parsed(records.read, number)
+    def label_at(record):
+        read = _parsed(record)
         return tf.cond(
             read["mask"] == "",
             lambda: tf.fill(tf.stack([read["height"], read["width"]]), tf.constant(255, tf.uint8)),
             lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
         )
 
-    dataset = tf.data.Dataset.range(len(records))
+    dataset = records.read(tf.data.Dataset.range(len(records)))
     dataset = dataset.map(label_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
@@ -166,10 +167,9 @@ def _open(directory: str | os.PathLike, split: str) -> Records:
     return Records([path for part in dict.fromkeys(parts) for path in files[part]])
 
 
-def _parsed(read: Callable[[int], bytes], number: tf.Tensor) -> dict:
+def _parsed(record: tf.Tensor) -> dict:
     """What a record holds: "encoded" (the image), "mask", "filename", "height", "width"."""
-    serialized = tf.ensure_shape(tf.numpy_function(lambda n: read(int(n)), [number], tf.string), [])
-    parsed = tf.io.parse_single_example(serialized, _FEATURES)
+    parsed = tf.io.parse_single_example(record, _FEATURES)
     return {
         "encoded": parsed[_ENCODED],
         "mask": parsed[_MASK],
@@ -179,15 +179,19 @@ def _parsed(read: Callable[[int], bytes], number: tf.Tensor) -> dict:
     }
 
 
-def _shuffled(records: Records, seed: int) -> Callable[[int], bytes]:
-    """Reads the record at a position of the endless stream in which every epoch is a new permutation of all records."""
+def _shuffled(count: int, seed: int, start: int) -> tf.data.Dataset:
+    """From position `start` of the endless stream on: the position and the number of its record, int64 both.
 
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        # RandomState and not Generator: its numbers never change with the version of NumPy.
-        return np.random.RandomState([seed % 2**32, epoch]).permutation(len(records))
+    Every epoch is a new permutation of all records.
+    """
 
-    return lambda position: records.read(order(position // len(records))[position % len(records)])
+    def epoch_order(epoch):
+        numbers = tf.range(count, dtype=tf.int64)
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(numbers, key, alg="philox")
+        return tf.data.Dataset.from_tensor_slices((epoch * count + numbers, order))
+
+    return tf.data.Dataset.counter(start // count).flat_map(epoch_order).skip(start % count)
 
 
 def _options() -> tf.data.Options:

@@ -14,6 +14,7 @@ import struct
 from concurrent import futures
 
 import numpy as np
+import tensorflow as tf
 
 from deeplab_tf.errors import UserError
 
@@ -65,23 +66,32 @@ class Records:
         """
         self._paths = paths
         with futures.ThreadPoolExecutor(8) as pool:
-            spans = list(pool.map(_spans, paths))
-        self._files = np.repeat(np.arange(len(paths)), [len(span) for span in spans])
-        self._spans = np.concatenate(spans)
+            offsets = list(pool.map(_offsets, paths))
+        self._files = np.repeat(np.arange(len(paths)), [len(part) for part in offsets])
+        self._offsets = np.concatenate(offsets)
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._offsets)
 
-    def read(self, number: int) -> bytes:
-        """The serialised example `number`."""
-        offset, length = self._spans[number]
-        with open(self._paths[self._files[number]], "rb", buffering=0) as file:
-            return os.pread(file.fileno(), length, offset)
+    def read(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
+        """The serialised examples with these numbers, int64, in their order. Their checksums are verified."""
+        paths, files, offsets = (tf.constant(part) for part in (self._paths, self._files, self._offsets))
+
+        def one(number):
+            # A dataset of the rest of the file, of which one record is taken. Without a buffer, no more is read.
+            rest = tf.raw_ops.TFRecordDatasetV2(
+                filenames=[paths[files[number]]], compression_type="", buffer_size=0, byte_offsets=[offsets[number]]
+            )
+            return tf.data.experimental.from_variant(rest, tf.TensorSpec([], tf.string)).take(1)
+
+        read = numbers.flat_map(one)
+        count = numbers.cardinality()
+        return read.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else read
 
 
-def _spans(path: str) -> np.ndarray:
-    """Offset and length of the data of each record: int64 [records, 2]."""
-    spans, offset = [], 0
+def _offsets(path: str) -> np.ndarray:
+    """Where each record starts: int64 [records]."""
+    offsets, offset = [], 0
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         while offset < size:
@@ -89,9 +99,9 @@ def _spans(path: str) -> np.ndarray:
             length = struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else size
             if offset + _HEADER + length + _FOOTER > size:
                 raise UserError(
-                    f"{path}: not a whole, uncompressed TFRecord file (record {len(spans)} ends beyond the file); "
+                    f"{path}: not a whole, uncompressed TFRecord file (record {len(offsets)} ends beyond the file); "
                     "prepare the data set again"
                 )
-            spans.append((offset + _HEADER, length))
+            offsets.append(offset)
             offset += _HEADER + length + _FOOTER
-    return np.array(spans, np.int64).reshape(-1, 2)
+    return np.array(offsets, np.int64)

@@ -1,5 +1,8 @@
 """The input pipelines: what they yield, that they repeat, resume and shard exactly."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,21 +104,21 @@ def test_crops_stay_aligned_with_their_labels(tmp_path):
         np.testing.assert_array_equal(batch["image"][~inside], np.broadcast_to([123, 117, 104], ((~inside).sum(), 3)))
 
 
-def test_scales_mirrors_and_places_are_spread(shapes_dir):
+def test_scales_mirrors_and_places_are_spread():
     """The drawn windows: sides from c/1.5 to c/0.5, half mirrored, offsets over all that fits."""
     label = tf.zeros([400, 500], tf.uint8)
     draws = tf.random.stateless_uniform([2000, 4], [1, 2])
+    names = {"label": tf.uint8, "offset": tf.int32, "size": tf.int32, "target": tf.int32, "mirrored": tf.bool}
     windows = tf.map_fn(
-        lambda draw: augmentation.random_window({"label": label}, draw, 321, (0.5, 1.5), True),
+        lambda draw: augmentation.draw_window({"label": label}, draw, 321, (0.5, 1.5), True),
         draws,
-        fn_output_signature={
-            "label": tf.uint8, "offset": tf.int32, "size": tf.int32, "target": tf.int32, "mirror": tf.bool
-        },
-    )  # fmt: skip
-    scale = (windows["target"] / windows["size"]).numpy()[:, 0]
+        fn_output_signature=names,
+    )
+    scale = (windows["target"] / windows["size"]).numpy()
     assert scale.min() == pytest.approx(0.5, abs=0.01) and scale.max() == pytest.approx(1.5, abs=0.01)
-    assert np.histogram(scale, 5)[0].min() > 300
-    assert np.mean(windows["mirror"]) == pytest.approx(0.5, abs=0.05)
+    assert np.abs(scale[:, 0] - scale[:, 1]).max() < 0.005
+    assert np.histogram(scale[:, 0], 5)[0].min() > 300
+    assert np.mean(windows["mirrored"]) == pytest.approx(0.5, abs=0.05)
     last = (windows["offset"] + windows["size"]).numpy()
     assert (windows["offset"].numpy() >= 0).all() and (last <= [400, 500]).all()
     assert (last == [400, 500]).any(0).all() and (windows["offset"].numpy() == 0).any(0).all()
@@ -126,36 +129,67 @@ def test_one_of_the_given_scales_is_drawn():
     scales = (0.5, 0.75, 1.0, 1.25, 1.5)
     sides = set()
     for draw in np.linspace(0, 0.999, 50, dtype=np.float32):
-        example = augmentation.random_window({"label": label}, tf.constant([draw, 0, 0, 0]), 321, scales, False)
+        example = augmentation.draw_window({"label": label}, tf.constant([draw, 0, 0, 0]), 321, scales, False)
         sides.add(int(example["size"][0]))
-        assert not example["mirror"]
+        assert not example["mirrored"]
     assert sides == {round(321 / scale) for scale in scales}
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.io.encode_jpeg])
+@pytest.mark.parametrize(
+    ("size", "offset", "target", "mirrored"),
+    [
+        ([60, 60], [20, 40], [90, 90], False),
+        ([60, 60], [90, 120], [90, 90], True),
+        ([150, 180], [0, 0], [75, 90], True),
+        ([150, 120], [0, 31], [90, 72], False),
+        ([90, 90], [7, 5], [90, 90], True),
+        ([150, 180], [0, 0], [2, 2], False),
+    ],
+)
+def test_a_crop_is_its_window_scaled_padded_mirrored(encode, size, offset, target, mirrored):
+    """Compared with tf.image, on the whole decoded image."""
+    label = tf.cast(tf.random.stateless_uniform([150, 180], [5, 6], 0, 21, tf.int32), tf.uint8)
+    noise = tf.image.resize(tf.random.stateless_uniform([19, 23, 3], [3, 4], 0, 255), [150, 180], "bicubic")
+    example = {
+        "encoded": encode(tf.cast(noise % 256, tf.uint8)),
+        "label": label,
+        "size": tf.constant(size),
+        "offset": tf.constant(offset),
+        "target": tf.constant(target),
+        "mirrored": tf.constant(mirrored),
+    }
+    found = augmentation.crop_image(example, 90, (122.675, 116.669, 104.008)), augmentation.crop_label(example, 90, 255)
+
+    (y, x), (height, width) = offset, size
+    for result, whole, fill, method in (
+        (found[0], tf.io.decode_image(example["encoded"]), [123, 117, 104], "bilinear"),
+        (found[1], label[..., None], [255], "nearest"),
+    ):
+        scaled = tf.image.resize(whole[y : y + height, x : x + width], target, method).numpy()
+        expected = np.full((90, 90, len(fill)), fill, np.float32)
+        expected[: target[0], : target[1]] = scaled
+        expected = expected[:, ::-1] if mirrored else expected
+        difference = np.abs(result.numpy().reshape(expected.shape) - expected)
+        assert difference.max() <= (0.5 if method == "bilinear" else 0)
 
 
 def test_a_crop_is_the_scaled_image_cropped():
     """Away from the window's border the result equals scaling the whole image first."""
     image = tf.cast(tf.random.stateless_uniform([90, 120, 3], [3, 4], 0, 256, tf.int32), tf.uint8)
     example = {
-        "encoded": tf.io.encode_png(image), "label": image[..., 0], "offset": tf.constant([10, 20]),
-        "size": tf.constant([40, 40]), "target": tf.constant([60, 60]), "mirror": False,
-    }  # fmt: skip
-    crop = augmentation.crop_and_scale(example)
+        "encoded": tf.io.encode_png(image),
+        "label": image[..., 0],
+        "offset": tf.constant([10, 20]),
+        "size": tf.constant([40, 40]),
+        "target": tf.constant([60, 60]),
+        "mirrored": tf.constant(False),
+    }
+    crop, label = augmentation.crop_image(example, 60, (0, 0, 0)), augmentation.crop_label(example, 60, 255)
     whole = tf.image.resize(image, [135, 180], "bilinear").numpy()[15:75, 30:90]
-    assert np.abs(crop["image"].numpy().astype(float) - whole)[1:-1, 1:-1].max() < 0.501
-    np.testing.assert_array_equal(
-        crop["label"], tf.image.resize(image[..., :1], [135, 180], "nearest")[15:75, 30:90, 0]
-    )
-
-
-def test_decoding_a_window_of_a_jpeg_equals_cutting_it_out(camvid_dir):
-    image = tf.io.decode_png(tf.io.read_file(str(next((camvid_dir / "val").iterdir()))))
-    encoded = tf.io.encode_jpeg(image)
-    example = {
-        "encoded": encoded, "label": image[..., 0], "offset": tf.constant([37, 51]),
-        "size": tf.constant([201, 203]), "target": tf.constant([201, 203]), "mirror": False,
-    }  # fmt: skip
-    crop = augmentation.crop_and_scale(example)["image"]
-    np.testing.assert_array_equal(crop, tf.io.decode_jpeg(encoded)[37 : 37 + 201, 51 : 51 + 203])
+    assert np.abs(crop.numpy().astype(float) - whole)[1:-1, 1:-1].max() < 0.501  # rounding
+    labels = tf.image.resize(image[..., :1], [135, 180], "nearest")[15:75, 30:90, 0]
+    np.testing.assert_array_equal(label, labels)
 
 
 def test_evaluation_yields_every_example_once_as_it_is(numbered):
@@ -195,6 +229,22 @@ def test_tensorflow_datasets_reads_the_same_examples(shapes_dir):
 def test_mistakes_are_named(numbered, call, message):
     with pytest.raises(UserError, match=message):
         call(numbered)
+
+
+def test_a_changed_byte_is_noticed(numbered, tmp_path):
+    content = bytearray((numbered / "train-00001-of-00002.tfrecord").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
+        list(data.evaluation_pipeline(tmp_path, "train"))
+
+
+def test_a_process_with_a_stream_ends(shapes_dir):
+    """Endless streams that are still being prefetched must not keep the interpreter from exiting."""
+    code = "import sys; from deeplab_tf import data; " + "; ".join(
+        f"i{n} = iter(data.training_pipeline(sys.argv[1], 'train', batch_size=8)); next(i{n})" for n in range(3)
+    )
+    subprocess.run([sys.executable, "-c", code, shapes_dir], check=True, timeout=120)
 
 
 def test_a_cut_short_or_missing_file_is_named(numbered, tmp_path):
