@@ -98,6 +98,9 @@ class DenseCRF:
     def __call__(self, image: np.ndarray, probabilities: np.ndarray, return_labels: bool = False) -> np.ndarray:
         """Runs mean-field inference on one image.
 
+        With the backend "tensorflow" the arguments may also be tensors, of one image or of a batch, in a `tf.function`
+        too; then the result is a tensor of as many dimensions, and the values are not checked.
+
         Args:
             image: uint8 [H, W, 3], RGB.
             probabilities: float [H, W, C], the network's softmax output at the size of the image.
@@ -110,12 +113,17 @@ class DenseCRF:
         Raises:
             UserError: if the image or the probabilities are not as above.
         """
+        if self.backend == "tensorflow":
+            from deeplab_tf.crf import tensorflow_engine
+
+            if tensorflow_engine.is_tensor(probabilities):
+                return tensorflow_engine.infer(self, image, probabilities, return_labels)
         field = self._mean_field(image, probabilities)
         for _ in range(int(self.iterations)):
             field.update()
         if not return_labels:
             return field.marginals()
-        return field.labels().astype(np.uint8 if probabilities.shape[-1] <= 256 else np.int32)
+        return field.labels().astype(np.uint8 if np.shape(probabilities)[-1] <= 256 else np.int32)
 
     def trace(self, image: np.ndarray, probabilities: np.ndarray) -> Iterator[Iteration]:
         """Runs inference as a call does and yields the score and belief maps of every iteration (Fig. 5).
@@ -139,6 +147,10 @@ class DenseCRF:
             from deeplab_tf.crf import pydensecrf_engine
 
             return pydensecrf_engine.MeanField(image, probabilities, self)
+        if self.backend == "tensorflow":
+            from deeplab_tf.crf import tensorflow_engine
+
+            return tensorflow_engine.ImageMeanField(image, probabilities, self)
         from deeplab_tf.crf import numba_engine
 
         threads = self.threads or available_cores()

@@ -137,7 +137,7 @@ def test_labels(small):
     np.testing.assert_array_equal(labels, DenseCRF()(image, probabilities).argmax(-1))
 
 
-@pytest.mark.parametrize("backend", ["numba", "pydensecrf"])
+@pytest.mark.parametrize("backend", ["numba", "tensorflow", "pydensecrf"])
 def test_trace(small, backend):
     pytest.importorskip("pydensecrf")
     crf = DenseCRF(backend=backend)

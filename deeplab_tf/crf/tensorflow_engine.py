@@ -1,0 +1,236 @@
+"""The mean field of the dense CRF in TensorFlow operations: for graphs, GPUs and SavedModels.
+
+The same lattice as `lattice.py`, for a batch of images at once: the number of the image is one more digit of a vertex'
+key, so that images share no vertices. Everything can be traced in a `tf.function`, with sizes that are not known yet.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from deeplab_tf.crf.lattice import elevation
+
+# As `filtering.FLOOR`, which numba would have to be imported for.
+_FLOOR = 1e-5
+
+
+class Lattice(NamedTuple):
+    """The vertices around the pixels of a batch; see `lattice.Lattice`."""
+
+    vertices: tf.Tensor  # int32 [d+1, N]
+    weights: tf.Tensor  # float32 [d+1, N], normalised
+    neighbors: tf.Tensor  # int32 [d+1, 2, M+1]; M, whose values are zero, where there is none
+    gain: float
+
+
+def _key_steps(extent: list[tf.Tensor], images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """What a step along each direction adds to a key, int64, and how many keys an image has; see `lattice.key_steps`."""
+    dimensions = len(extent)
+    scale = elevation(dimensions)
+    strides, stride = [], tf.constant(1, tf.int64)
+    needed = tf.cast(images, tf.float64)
+    for axis in range(dimensions):
+        reach = (axis + 1) * (axis + 2) / (dimensions + 1) * float(scale[axis]) * extent[axis]
+        size = tf.cast(tf.math.ceil(reach), tf.int64) + 2 * (3 * (axis + 1) + 1)
+        strides.append(stride)
+        stride *= size
+        needed *= tf.cast(size, tf.float64)
+    with tf.control_dependencies(
+        [
+            tf.debugging.assert_less(
+                needed,
+                tf.constant(2.0**62, tf.float64),
+                "dense CRF: the images span too many standard deviations of a kernel for the lattice: use larger ones",
+            )
+        ]
+    ):
+        stride = tf.identity(stride)
+    steps = []
+    for direction in range(dimensions + 1):
+        step = tf.add_n(strides[direction:]) if direction < dimensions else tf.constant(0, tf.int64)
+        steps.append(step - direction * strides[direction - 1] if direction else step)
+    return steps, stride
+
+
+def build_lattice(features: list[tf.Tensor], image_of: tf.Tensor, images: tf.Tensor) -> Lattice:
+    """Builds the lattice around the pixels of a batch.
+
+    Args:
+        features: d of float32 [N], none negative.
+        image_of: int64 [N], the image that every pixel belongs to.
+        images: the number of images.
+    """
+    d = len(features)
+    scale = elevation(d)
+    steps, keys_per_image = _key_steps([tf.reduce_max(feature) for feature in features], images)
+
+    # Elevate onto the plane of d+1 coordinates that sum to zero; everything divided by d+1.
+    elevated, total = [None] * (d + 1), tf.zeros_like(features[0])
+    for j in range(d, 0, -1):
+        scaled = features[j - 1] * np.float32(scale[j - 1] / (d + 1))
+        elevated[j] = total - j * scaled
+        total += scaled
+    elevated[0] = total
+    base = [tf.round(coordinate) for coordinate in elevated]
+    rest = [coordinate - rounded for coordinate, rounded in zip(elevated, base, strict=True)]
+    rank = [tf.cast(tf.add_n(base), tf.int32)] * (d + 1)  # how far rounding has left the plane
+    for j in range(d):
+        for k in range(j + 1, d + 1):
+            lower = tf.cast(rest[j] < rest[k], tf.int32)
+            rank[j] += lower
+            rank[k] += 1 - lower
+    back = [tf.cast(r < 0, tf.int32) - tf.cast(r > d, tf.int32) for r in rank]
+    rank = [r + (d + 1) * b for r, b in zip(rank, back, strict=True)]
+    base = [rounded + tf.cast(b, tf.float32) for rounded, b in zip(base, back, strict=True)]
+
+    def of_rank(r, values):
+        """For every pixel, the one of d+1 values whose coordinate has rank r."""
+        return tf.add_n([tf.where(rank[j] == r, values[j], tf.zeros([], values[j].dtype)) for j in range(d + 1)])
+
+    rest = [coordinate - rounded for coordinate, rounded in zip(elevated, base, strict=True)]
+    by_rank = [of_rank(r, rest) for r in range(d + 1)]
+    key = image_of * keys_per_image + tf.add_n([tf.cast(b, tf.int64) * s for b, s in zip(base, steps, strict=True)])
+    keys, weights = [key], [1 + by_rank[d] - by_rank[0]]
+    for r in range(1, d + 1):
+        keys.append(keys[-1] - of_rank(d + 1 - r, steps))
+        weights.append(by_rank[d - r] - by_rank[d + 1 - r])
+
+    found, places = tf.unique(tf.reshape(tf.stack(keys), [-1]))
+    vertices = tf.reshape(places, [d + 1, -1])
+    order = tf.argsort(found)
+    ordered = tf.gather(found, order)
+    none = tf.size(found)
+
+    def look_up(wanted):
+        place = tf.minimum(tf.searchsorted(ordered, wanted), none - 1)
+        neighbor = tf.where(tf.gather(ordered, place) == wanted, tf.gather(order, place), none)
+        return tf.concat([neighbor, [none]], axis=0)
+
+    neighbors = tf.stack([tf.stack([look_up(found - step), look_up(found + step)]) for step in steps])
+    lattice = Lattice(vertices, tf.stack(weights), neighbors, 1 / (1 + 2.0**-d))
+    response = apply(lattice, tf.ones_like(features[0])[:, None])[:, 0]
+    return lattice._replace(weights=lattice.weights / tf.sqrt(response + 1e-20))
+
+
+def apply(lattice: Lattice, values: tf.Tensor) -> tf.Tensor:
+    """Filters values of the pixels, float [N, C], with the normalised Gaussian kernel; differentiable in them."""
+    weights = tf.cast(lattice.weights, values.dtype)
+    corners = range(lattice.vertices.shape[0])
+
+    def splat_blur_slice(values, directions):
+        lattice_size = tf.shape(lattice.neighbors)[2]
+        on_lattice = tf.add_n(
+            [
+                tf.math.unsorted_segment_sum(weights[r][:, None] * values, lattice.vertices[r], lattice_size)
+                for r in corners
+            ]
+        )
+        for direction in directions:
+            before, after = lattice.neighbors[direction][0], lattice.neighbors[direction][1]
+            on_lattice += 0.5 * (tf.gather(on_lattice, before) + tf.gather(on_lattice, after))
+        sliced = tf.add_n([weights[r][:, None] * tf.gather(on_lattice, lattice.vertices[r]) for r in corners])
+        return lattice.gain * sliced
+
+    @tf.custom_gradient
+    def filtered(values):
+        # The transpose of splat, blur, slice is the same with the (symmetric) blurs in the opposite order.
+        return splat_blur_slice(values, corners), lambda gradient: splat_blur_slice(gradient, reversed(corners))
+
+    return filtered(values)
+
+
+def lattices(images: tf.Tensor, parameters) -> tuple[Lattice, Lattice]:
+    """The lattices of both kernels of a CRF.
+
+    Args:
+        images: uint8 or float [B, H, W, 3], RGB in 0..255.
+        parameters: has `bilateral_spatial_std`, `bilateral_color_std` and `spatial_std`.
+    """
+    count, height, width = tf.unstack(tf.shape(images)[:3])
+    pixels = tf.range(count * height * width)
+    x = tf.cast(pixels % width, tf.float32)
+    y = tf.cast(pixels // width % height, tf.float32)
+    image_of = tf.cast(pixels // (width * height), tf.int64)
+    colors = tf.unstack(tf.reshape(tf.cast(images, tf.float32), [-1, 3]), axis=1)
+    std = np.float32(parameters.bilateral_spatial_std)
+    features = [x / std, y / std, *(color / np.float32(parameters.bilateral_color_std) for color in colors)]
+    bilateral = build_lattice(features, image_of, count)
+    std = np.float32(parameters.spatial_std)
+    return bilateral, build_lattice([x / std, y / std], image_of, count)
+
+
+class MeanField:
+    """The beliefs about a batch of images, and their update."""
+
+    def __init__(self, images: tf.Tensor, probabilities: tf.Tensor, parameters):
+        """Args: images: uint8 [B, H, W, 3]; probabilities: float [B, H, W, C]; parameters: a `DenseCRF`."""
+        self._shape = tf.shape(probabilities)
+        self._static_shape = probabilities.shape
+        self._bilateral, self._spatial = lattices(images, parameters)
+        self._weights = parameters.bilateral_weight, parameters.spatial_weight
+        flat = tf.reshape(tf.cast(probabilities, tf.float32), [-1, probabilities.shape[-1] or self._shape[-1]])
+        self._unaries = self._scores = tf.math.log(tf.maximum(flat, _FLOOR))
+
+    def update(self) -> None:
+        """One iteration."""
+        beliefs = tf.nn.softmax(self._scores)
+        self._scores = (
+            self._unaries
+            + self._weights[0] * apply(self._bilateral, beliefs)
+            + self._weights[1] * apply(self._spatial, beliefs)
+        )
+
+    def _shaped(self, flat: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.reshape(flat, self._shape), self._static_shape)
+
+    def marginals(self) -> tf.Tensor:
+        """The current beliefs, float32 [B, H, W, C]."""
+        return self._shaped(tf.nn.softmax(self._scores))
+
+    def labels(self) -> tf.Tensor:
+        """The most probable classes, int32 [B, H, W]."""
+        return tf.argmax(self._shaped(self._scores), axis=-1, output_type=tf.int32)
+
+    def scores(self) -> tf.Tensor:
+        """What the last update takes the softmax of, log P + messages: float32 [B, H, W, C]."""
+        return self._shaped(self._scores)
+
+
+class ImageMeanField(MeanField):
+    """The same for one image, with arrays instead of tensors."""
+
+    def __init__(self, image: np.ndarray, probabilities: np.ndarray, parameters):
+        """Args: image: uint8 [H, W, 3]; probabilities: float32 [H, W, C]; parameters: a `DenseCRF`."""
+        super().__init__(tf.convert_to_tensor(image[None]), tf.convert_to_tensor(probabilities[None]), parameters)
+
+    def marginals(self) -> np.ndarray:
+        """The current beliefs, float32 [H, W, C]."""
+        return super().marginals().numpy()[0]
+
+    def labels(self) -> np.ndarray:
+        """The most probable classes, int32 [H, W]."""
+        return super().labels().numpy()[0]
+
+    def scores(self) -> np.ndarray:
+        """What the last update takes the softmax of, log P + messages: float32 [H, W, C]."""
+        return super().scores().numpy()[0]
+
+
+def is_tensor(value) -> bool:
+    """Whether `value` is TensorFlow's."""
+    return tf.is_tensor(value)
+
+
+def infer(parameters, images: tf.Tensor, probabilities: tf.Tensor, return_labels: bool) -> tf.Tensor:
+    """`DenseCRF.__call__` for tensors: one image, or a batch of them, as the rank of `probabilities` says."""
+    single = probabilities.shape.rank == 3
+    if single:
+        images, probabilities = images[None], probabilities[None]
+    field = MeanField(images, probabilities, parameters)
+    for _ in range(int(parameters.iterations)):
+        field.update()
+    result = field.labels() if return_labels else field.marginals()
+    if return_labels and (probabilities.shape[-1] or 257) <= 256:
+        result = tf.cast(result, tf.uint8)
+    return result[0] if single else result

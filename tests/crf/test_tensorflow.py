@@ -1,0 +1,97 @@
+"""The TensorFlow backend against the numba one, in graphs, batches and SavedModels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf import tensorflow_engine as engine
+from deeplab_tf.crf.lattice import bilateral_features
+
+PARAMETERS = [
+    {},
+    {"bilateral_weight": 10.0, "bilateral_spatial_std": 80.0, "bilateral_color_std": 13.0, "iterations": 4},
+]
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_equals_numba_on_a_photograph(photographs, parameters):
+    image, probabilities = photographs[1]
+    image, probabilities = image[:240, :320], np.ascontiguousarray(probabilities[:240, :320])
+    expected = DenseCRF(class_threshold=0, **parameters)(image, probabilities)
+    found = DenseCRF(backend="tensorflow", **parameters)(image, probabilities)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert np.abs(found - expected).mean() < 1e-6
+    assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9999
+
+
+def test_filter_against_all_pairs(exact, small):
+    features = bilateral_features(small[0], 20, 10)
+    values = np.random.default_rng(0).random((features.shape[1], 4), np.float32)
+    lattice = engine.build_lattice(list(tf.constant(features)), tf.zeros(features.shape[1], tf.int64), tf.constant(1))
+    expected = exact(features) @ values
+    assert np.abs(engine.apply(lattice, values) - expected).mean() / expected.mean() < 0.03
+
+
+def test_traces_any_size_and_batch(small):
+    image, probabilities = small
+    crf = DenseCRF(4, 20, 20, 3, 3, 3, backend="tensorflow")
+    traced = tf.function(
+        crf,
+        input_signature=[
+            tf.TensorSpec([None, None, None, 3], tf.uint8),
+            tf.TensorSpec([None, None, None, 3], tf.float32),
+        ],
+    )
+    batch = traced(np.stack([image, image[::-1]]), np.stack([probabilities, probabilities[::-1]]))
+    np.testing.assert_allclose(batch[0], crf(image, probabilities), atol=1e-5)
+    np.testing.assert_allclose(batch[1], crf(image[::-1], probabilities[::-1]), atol=1e-5)
+    part = traced(image[None, :9, :7], probabilities[None, :9, :7])
+    np.testing.assert_allclose(part[0], crf(image[:9, :7], probabilities[:9, :7]), atol=1e-5)
+
+
+def test_single_tensors_and_labels(small):
+    image, probabilities = small
+    crf = DenseCRF(backend="tensorflow", iterations=2)
+    labels = crf(tf.constant(image), tf.constant(probabilities), return_labels=True)
+    assert labels.dtype == tf.uint8
+    np.testing.assert_array_equal(labels, crf(image, probabilities).argmax(-1))
+
+
+def test_survives_a_saved_model(small, tmp_path):
+    image, probabilities = small
+    module = tf.Module()
+    crf = DenseCRF(backend="tensorflow", iterations=3)
+    module.refine = tf.function(
+        crf, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([None, None, 3], tf.float32)]
+    )
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_allclose(loaded.refine(image, probabilities), crf(image, probabilities), atol=1e-5)
+
+
+def test_trace(small):
+    """The maps of every iteration are those of the numba engine."""
+    ours = DenseCRF(backend="tensorflow", iterations=3).trace(*small)
+    for (scores, beliefs), expected in zip(ours, DenseCRF(class_threshold=0, iterations=3).trace(*small), strict=True):
+        np.testing.assert_allclose(scores, expected.scores, atol=1e-3)
+        np.testing.assert_allclose(beliefs, expected.beliefs, atol=1e-4)
+
+
+def test_gradient_of_the_filter(small):
+    """The filter is linear: its gradient is the transpose, <a, K b> = <K' a, b>."""
+    features = bilateral_features(small[0], 20, 20)
+    count = features.shape[1]
+    lattice = engine.build_lattice(list(tf.constant(features)), tf.zeros(count, tf.int64), tf.constant(1))
+    generator = np.random.default_rng(0)
+    a, b = (tf.constant(generator.normal(size=(count, 2))) for _ in range(2))
+    with tf.GradientTape() as tape:
+        tape.watch(b)
+        product = tf.reduce_sum(a * engine.apply(lattice, b))
+    transposed = tape.gradient(product, b)
+    np.testing.assert_allclose(tf.reduce_sum(transposed * b), product, rtol=1e-10)
+    # and numerically, in one direction
+    step = tf.constant(generator.normal(size=(count, 2)))
+    change = tf.reduce_sum(a * engine.apply(lattice, b + 1e-4 * step)) - product
+    np.testing.assert_allclose(change / 1e-4, tf.reduce_sum(transposed * step), rtol=1e-6)
