@@ -25,7 +25,7 @@ class Lattice(NamedTuple):
 
 
 def _key_steps(extent: list[tf.Tensor], images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """What a step along each direction adds to a key, int64, and how many keys an image has; see `lattice.key_steps`."""
+    """What a step along each direction adds to a key, int64, and how many keys an image has: `lattice.key_steps`."""
     dimensions = len(extent)
     scale = elevation(dimensions)
     strides, stride = [], tf.constant(1, tf.int64)
