@@ -160,8 +160,14 @@ _string(
     "evaluation", "submission_dir", None, "Write masks for the server of VOC 2012 or Cityscapes there; see --val_split."
 )
 
-_string("prediction", "input", None, "An image, a folder of images, or a quoted glob.")
-_string("prediction", "output_dir", None, "Folder for masks and overlays; default: <model_dir>/predictions.")
+_string("prediction", "input", None, "An image, a folder of images, or a quoted glob; tools/refine.py: a folder.")
+_string("prediction", "output_dir", None, "Folder for what is made; default of predict.py: <model_dir>/predictions.")
+
+_string("refinement", "maps", None, "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.")
+_string(
+    "refinement", "crf_file", None, "Parameters of the CRF, as tools/search_crf.py writes them; default: the paper's."
+)
+_float("refinement", "label_confidence", 0.7, "The probability that a label of a label map is right.", 0.0)
 
 _integer("reproduction", "table", None, "Number of a table of the paper: 1, 2, 3, 4, 6, 7 or 9.", 1)
 _bool("reproduction", "dry_run", False, "Only say what is there, what is missing, and how long it would take here.")
@@ -188,6 +194,7 @@ _NOT_OF_THE_RUN = frozenset(
         *TOPICS["evaluation"],
         *TOPICS["prediction"],
         *TOPICS["reproduction"],
+        *TOPICS["refinement"],
         *TOPICS["weights"],
     ],
 )

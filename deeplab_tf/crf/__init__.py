@@ -1,5 +1,6 @@
 """The fully connected CRF as a library of its own; importable without TensorFlow."""
 
-from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.crf.dense_crf import DenseCRF, Iteration
+from deeplab_tf.crf.search import SearchResult, search
 
-__all__ = ["DenseCRF"]
+__all__ = ["DenseCRF", "Iteration", "SearchResult", "search"]

@@ -1,0 +1,204 @@
+"""Refining the results of any network that lie in folders: images and maps in, masks out."""
+
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import tqdm
+
+from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.errors import UserError
+from deeplab_tf.files import written_aside
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MAPS = (".npy", ".npz", ".png")
+
+
+def label_probabilities(
+    labels: np.ndarray, num_classes: int, confidence: float = 0.7, ignore_label: int = 255
+) -> np.ndarray:
+    """Probabilities for a label map, whose labels are right with some confidence.
+
+    Args:
+        labels: integers [H, W].
+        num_classes: C.
+        confidence: the probability of the label at its pixel; the other classes share the rest.
+        ignore_label: the label of pixels where every class is as likely.
+
+    Returns:
+        float32 [H, W, C].
+
+    Raises:
+        UserError: for a label that is no class, or a confidence not between 1/C and 1.
+    """
+    if not 1 / num_classes < confidence < 1:
+        raise UserError(f"the confidence of labels is {confidence}, expected between 1/{num_classes} (classes) and 1")
+    known = labels != ignore_label
+    if known.any() and not 0 <= labels[known].min() <= labels[known].max() < num_classes:
+        raise UserError(
+            f"found labels {labels[known].min()} to {labels[known].max()}, expected 0 to {num_classes - 1}, or "
+            f"{ignore_label} for pixels without one"
+        )
+    probabilities = np.full((*labels.shape, num_classes), (1 - confidence) / max(1, num_classes - 1), np.float32)
+    probabilities[known, labels[known]] = confidence
+    probabilities[~known] = 1 / num_classes
+    return probabilities
+
+
+def refine_folder(
+    image_dir: str | os.PathLike,
+    map_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    crf: DenseCRF | None = None,
+    *,
+    num_classes: int | None = None,
+    confidence: float = 0.7,
+    ignore_label: int = 255,
+    on_error: Callable[[str], None] | None = None,
+) -> int:
+    """Refines a folder of maps with the images of another, and writes a mask for each.
+
+    Args:
+        image_dir: images (.jpg, .png, ...); turned upright where their EXIF orientation says so.
+        map_dir: for every image a map of the same stem and size: probabilities, .npy or .npz (one array, or one named
+            "probabilities"), float [H, W, C] or [C, H, W]; or labels, .png with a class number a pixel.
+        output_dir: gets indexed PNG masks of the same stems; another folder than the other two.
+        crf: the CRF; default: the paper's parameters.
+        num_classes: C of label maps; by default the largest label in the folder plus one.
+        confidence: of label maps; see `label_probabilities`.
+        ignore_label: of label maps.
+        on_error: called with one line for a pair that cannot be refined, and the rest goes on; by default the first
+            such pair raises.
+
+    Returns:
+        the number of masks written.
+
+    Raises:
+        UserError: a folder or a map is missing, or a pair cannot be refined.
+    """
+    image_dir, map_dir, output_dir = (pathlib.Path(p).expanduser() for p in (image_dir, map_dir, output_dir))
+    crf = crf or DenseCRF()
+    pairs = _pairs(image_dir, map_dir)
+    if output_dir.resolve() in (image_dir.resolve(), map_dir.resolve()):
+        raise UserError(f"{output_dir}: the masks would be written among the inputs; expected another folder")
+    label_maps = [map_path for _, map_path in pairs if map_path.suffix.lower() == ".png"]
+    if num_classes is None and label_maps:
+        num_classes = _largest_label(label_maps, ignore_label) + 1
+    written = 0
+    for image_path, map_path in tqdm.tqdm(pairs, "refine", unit="image", dynamic_ncols=True, leave=False):
+        try:
+            image = np.asarray(PIL.ImageOps.exif_transpose(_open(image_path)).convert("RGB"))
+            palette = None
+            if map_path in label_maps:
+                labels, palette = _read_labels(map_path)
+                probabilities = label_probabilities(labels, num_classes, confidence, ignore_label)
+            else:
+                probabilities = _read_probabilities(map_path, image.shape)
+            refined = crf(image, probabilities, return_labels=True)
+            if refined.dtype != np.uint8:
+                raise UserError(f"has {probabilities.shape[-1]} classes; a mask holds 256 at most")
+        except UserError as error:
+            known = any(str(path) in str(error) for path in (image_path, map_path))
+            message = str(error) if known else f"{map_path}: {error}"
+            if on_error is None:
+                raise UserError(message) from error
+            on_error(message)
+            continue
+        mask = PIL.Image.fromarray(refined)
+        mask.putpalette(palette or _voc_palette())
+        with written_aside(output_dir / f"{map_path.stem}.png") as path:
+            mask.save(path)
+        written += 1
+    return written
+
+
+def _pairs(image_dir, map_dir):
+    """Every image with its map."""
+    images, maps = _by_stem(image_dir, IMAGES), _by_stem(map_dir, MAPS)
+    missing = [path.name for stem, path in images.items() if stem not in maps]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"{map_dir}: holds no map for {missing[0]}{more}; expected the same stem and {' or '.join(MAPS)}"
+        )
+    return [(path, maps[stem]) for stem, path in images.items()]
+
+
+def _by_stem(folder, suffixes):
+    """The files of a folder that have one of the suffixes: {stem: path}."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
+    if not paths:
+        raise UserError(f"{folder}: holds no files {' or '.join(suffixes)}")
+    found = {}
+    for path in paths:
+        if path.stem in found:
+            raise UserError(f"{folder}: holds {found[path.stem].name} and {path.name}; expected one of each stem")
+        found[path.stem] = path
+    return found
+
+
+def _open(path):
+    try:
+        image = PIL.Image.open(path)
+        image.load()
+        return image
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: no readable image ({error})") from error
+
+
+def _read_labels(path):
+    """The labels of a mask, integers [H, W], and its palette or None."""
+    mask = _open(path)
+    labels = np.asarray(mask)
+    if labels.ndim != 2:
+        raise UserError(f"{path}: is a colour image; expected one class number a pixel")
+    return labels.astype(int), mask.getpalette() if mask.mode == "P" else None
+
+
+def _largest_label(paths, ignore_label):
+    """Over all readable label maps; those that are not are reported when their turn comes."""
+    largest = 1
+    for path in paths:
+        try:
+            labels, _ = _read_labels(path)
+        except UserError:
+            continue
+        largest = max(largest, labels[labels != ignore_label].max(initial=0))
+    return largest
+
+
+def _read_probabilities(path, image_shape):
+    try:
+        content = np.load(path)
+        if path.suffix.lower() == ".npz":
+            with content:
+                names = list(content)
+                name = names[0] if len(names) == 1 else "probabilities"
+                if name not in names:
+                    found = ", ".join(names) or "nothing"
+                    raise UserError(f"{path}: holds {found}; expected one array, or one named 'probabilities'")
+                content = content[name]
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: no readable NumPy file ({error})") from error
+    if content.ndim == 3 and content.shape[:2] != image_shape[:2] and content.shape[1:] == image_shape[:2]:
+        content = content.transpose(1, 2, 0)
+    return content
+
+
+def _voc_palette() -> list[int]:
+    """The colours of VOC's masks: the bits of the class number, spread over red, green and blue."""
+    labels = np.arange(256)
+    palette = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= ((labels >> (3 * bit + channel)) & 1) << (7 - bit)
+    return palette.ravel().tolist()

@@ -1,0 +1,282 @@
+"""Cross-validation of the CRF's parameters, coarse to fine (Sec. 4.1 of the paper, "CRF").
+
+The weight and the standard deviations of the first kernel are searched; those of the second are fixed at 3 and 3. A
+lattice depends on the standard deviations only, so all weights share it, and one image is refined with several pairs of
+standard deviations at the same time, on a core each.
+"""
+
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tqdm
+
+from deeplab_tf.crf import numba_engine
+from deeplab_tf.crf.check import check_image, check_probabilities
+from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.errors import UserError
+from deeplab_tf.files import write_text, written_aside
+
+# The coarse grid of the paper: w1, sigma_alpha, sigma_beta.
+WEIGHTS = (3.0, 4.0, 5.0, 6.0)
+SPATIAL_STDS = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
+COLOR_STDS = (3.0, 4.0, 5.0, 6.0)
+
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What one set of parameters gave."""
+
+    stage: str  # "coarse" or "fine"
+    crf: DenseCRF
+    mean_iou: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search.
+
+    Attributes:
+        trials: every set of parameters tried, in the order of the grid.
+        without_crf: the mean IoU of the probabilities as they came.
+    """
+
+    trials: tuple[Trial, ...]
+    without_crf: float
+
+    @property
+    def best(self) -> Trial:
+        """The trial of the highest mean IoU; the first of equals."""
+        return max(self.trials, key=lambda trial: trial.mean_iou)
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Writes crf.json (the best parameters), crf_search.csv (all trials) and crf_search.png (a heat map)."""
+        folder = pathlib.Path(folder)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["stage", "bilateral_weight", "bilateral_spatial_std", "bilateral_color_std", "mean_iou"])
+        for trial in self.trials:
+            writer.writerow([trial.stage, *_parameters(trial.crf), f"{trial.mean_iou:.6f}"])
+        write_text(folder / "crf_search.csv", table.getvalue())
+        with written_aside(folder / "crf_search.png") as path:
+            self._heat_map().savefig(path, dpi=110)
+        self.best.crf.save(folder / "crf.json")
+
+    def _heat_map(self):
+        from matplotlib.figure import Figure
+
+        values = {_parameters(trial.crf): 100 * trial.mean_iou for trial in self.trials if trial.stage == "coarse"}
+        weights, spatial_stds, color_stds = (sorted(set(axis)) for axis in zip(*values, strict=True))
+        figure = Figure(figsize=(2 + 2.6 * len(weights), 1.8 + 0.45 * len(spatial_stds)), layout="constrained")
+        axes = figure.subplots(1, len(weights), squeeze=False)[0]
+        for ax, weight in zip(axes, weights, strict=True):
+            grid = np.array([[values[weight, spatial, color] for color in color_stds] for spatial in spatial_stds])
+            shown = ax.imshow(grid, cmap="viridis", vmin=min(values.values()), vmax=max(values.values()), aspect="auto")
+            ax.set_xticks(range(len(color_stds)), [f"{std:g}" for std in color_stds])
+            ax.set_yticks(range(len(spatial_stds)), [f"{std:g}" for std in spatial_stds])
+            ax.set_title(f"$w_1$ = {weight:g}")
+            ax.set_xlabel(r"$\sigma_\beta$, colour")
+            for (row, column), value in np.ndenumerate(grid):
+                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color="white", fontsize=7)
+        axes[0].set_ylabel(r"$\sigma_\alpha$, pixels")
+        figure.colorbar(shown, ax=axes, label="mean IoU, %")
+        figure.suptitle(f"without CRF {100 * self.without_crf:.2f}, best {100 * self.best.mean_iou:.2f}")
+        return figure
+
+
+def search(
+    samples: Sequence[Sample],
+    num_classes: int,
+    *,
+    ignore_label: int = 255,
+    weights: Sequence[float] = WEIGHTS,
+    spatial_stds: Sequence[float] = SPATIAL_STDS,
+    color_stds: Sequence[float] = COLOR_STDS,
+    fixed: DenseCRF | None = None,
+    fine: bool = True,
+    state_dir: str | os.PathLike | None = None,
+    identity: str = "",
+    threads: int | None = None,
+) -> SearchResult:
+    """Finds the parameters of the first kernel that give the highest mean IoU.
+
+    First all combinations of `weights`, `spatial_stds` and `color_stds`; then half a step of each around the best.
+
+    Args:
+        samples: (image uint8 [H, W, 3], probabilities float [H, W, C], label [H, W]); taken by index when needed, once
+            per stage, so a sequence may compute them. Other iterables are kept in memory.
+        num_classes: C.
+        ignore_label: the label of pixels that do not count.
+        weights: w1.
+        spatial_stds: sigma_alpha, pixels.
+        color_stds: sigma_beta, RGB units.
+        fixed: where w2, sigma_gamma, the iterations and the class threshold come from; default: the paper's.
+        fine: whether to look around the best combination as well.
+        state_dir: folder for what is done already, so that an interrupted search goes on; None keeps nothing.
+        identity: names what makes the probabilities, such as a checkpoint; a search of another one starts afresh.
+        threads: the cores to use at most; all by default.
+
+    Returns:
+        the trials, among them the best one.
+
+    Raises:
+        UserError: if there are no samples, or their labels are not of these classes.
+    """
+    if not isinstance(samples, Sequence):
+        samples = list(samples)
+    if len(samples) == 0:
+        raise UserError("CRF search: there are no samples: the split is empty")
+    stages = _Stages(samples, num_classes, ignore_label, fixed or DenseCRF(), state_dir, identity, threads)
+    grid = list(itertools.product(map(float, weights), map(float, spatial_stds), map(float, color_stds)))
+    without_crf, trials = stages.run("coarse", grid)
+    if fine:
+        best = _parameters(max(trials, key=lambda trial: trial.mean_iou).crf)
+        around = [_around(value, axis) for value, axis in zip(best, (weights, spatial_stds, color_stds), strict=True)]
+        finer = [point for point in itertools.product(*around) if point not in grid]
+        if finer:
+            trials += stages.run("fine", finer)[1]
+    return SearchResult(tuple(trials), without_crf)
+
+
+def _parameters(crf: DenseCRF) -> tuple[float, float, float]:
+    return crf.bilateral_weight, crf.bilateral_spatial_std, crf.bilateral_color_std
+
+
+def _around(value: float, axis: Sequence[float]) -> tuple[float, ...]:
+    """The value, and half a step of the axis to both sides; the value alone where the axis has one."""
+    axis = sorted(map(float, axis))
+    if len(axis) == 1:
+        return (value,)
+    half = min(np.diff(axis)) / 2
+    return tuple(float(near) for near in (value - half, value, value + half) if near > 0)
+
+
+def class_counts(labels: np.ndarray, found: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:
+    """Pixels of every class that are and were found, that are, and that were found: int64 [3, C]."""
+    counted = labels != ignore_label
+    labels, found = labels[counted], found[counted]
+    right = labels[labels == found]
+    return np.stack([np.bincount(values, minlength=num_classes) for values in (right, labels, found)])
+
+
+def mean_iou(counts: np.ndarray) -> float:
+    """Intersection over union from `class_counts`, averaged over the classes that occur."""
+    right, true, found = counts
+    union = true + found - right
+    return float((right[union > 0] / union[union > 0]).mean()) if union.any() else float("nan")
+
+
+class _Stages:
+    """Runs grids over the samples, and remembers which samples are done."""
+
+    def __init__(self, samples, num_classes, ignore_label, fixed, state_dir, identity, threads):
+        self.samples = samples
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.fixed = fixed
+        self.state_dir = pathlib.Path(state_dir) if state_dir is not None else None
+        self.identity = identity
+        self.threads = threads or available_cores()
+
+    def run(self, stage: str, grid: list[tuple[float, float, float]]) -> tuple[float, list[Trial]]:
+        """The mean IoU without the CRF, and the trials of a grid of (w1, sigma_alpha, sigma_beta)."""
+        counts = np.zeros((len(grid) + 1, 3, self.num_classes), np.int64)
+        done = np.zeros(len(self.samples), bool)
+        settings = (grid, len(self.samples), self.num_classes, self.ignore_label, self.fixed, self.identity)
+        fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
+        state_file = self.state_dir / f"crf_search_{stage}.npz" if self.state_dir else None
+        if state_file and state_file.is_file():
+            with np.load(state_file) as state:
+                if str(state["fingerprint"]) == fingerprint:
+                    counts, done = state["counts"], state["done"]
+        pairs = sorted({point[1:] for point in grid})
+
+        def settle(index, unrefined, futures):
+            new = np.zeros_like(counts)
+            new[-1] = unrefined
+            for future in futures:
+                for place, found in future.result():
+                    new[place] = found
+                    progress.update()
+            np.add(counts, new, out=counts)
+            done[index] = True
+            if state_file:
+                with written_aside(state_file) as path:
+                    np.savez(path, counts=counts, done=done, fingerprint=fingerprint)
+
+        bar = {"total": len(grid) * len(done), "initial": len(grid) * int(done.sum()), "unit": "CRF"}
+        with (
+            tqdm.tqdm(desc=f"{stage} search", dynamic_ncols=True, leave=False, **bar) as progress,
+            concurrent.futures.ThreadPoolExecutor(self.threads) as pool,
+        ):
+            before = None
+            try:
+                for index in np.flatnonzero(~done):
+                    sample = self._checked(self.samples[index], index)
+                    # The cores refine this image while this thread makes the probabilities of the next one.
+                    futures = [pool.submit(self._trials, sample, pair, grid) for pair in pairs]
+                    _, probabilities, _, label = sample
+                    unrefined = class_counts(label, probabilities.argmax(-1), self.num_classes, self.ignore_label)
+                    if before:
+                        settle(*before)
+                    before = index, unrefined, futures
+                if before:
+                    settle(*before)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        trials = [
+            Trial(stage, self._crf(point), mean_iou(found)) for point, found in zip(grid, counts[:-1], strict=True)
+        ]
+        return mean_iou(counts[-1]), trials
+
+    def _crf(self, point) -> DenseCRF:
+        names = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
+        return dataclasses.replace(self.fixed, **dict(zip(names, point, strict=True)))
+
+    def _checked(self, sample, index):
+        image, probabilities, label = (np.asarray(array) for array in sample)
+        image = check_image(image)
+        probabilities, peaks = check_probabilities(probabilities, image.shape)
+        if probabilities.shape[2] != self.num_classes:
+            raise UserError(
+                f"CRF search: the probabilities of sample {index} have {probabilities.shape[2]} classes, expected "
+                f"{self.num_classes}"
+            )
+        if label.shape != image.shape[:2]:
+            raise UserError(f"CRF search: the label of sample {index} has shape {label.shape}, its image {image.shape}")
+        labelled = label[label != self.ignore_label]
+        if labelled.size and not 0 <= labelled.min() <= labelled.max() < self.num_classes:
+            raise UserError(
+                f"CRF search: the label of sample {index} has values up to {labelled.max()}, expected less than "
+                f"{self.num_classes}, or {self.ignore_label} for none"
+            )
+        return image, probabilities, peaks, label.astype(np.int64)
+
+    def _trials(self, sample, pair, grid):
+        """The counts of all points of the grid with one pair of standard deviations: [(place in the grid, counts)]."""
+        image, probabilities, peaks, label = sample
+        fixed = self.fixed
+        bilateral = numba_engine.bilateral_lattice(image, *pair, threads=1)
+        spatial = numba_engine.spatial_lattice(image.shape[:2], fixed.spatial_std, threads=1)
+        active = peaks >= min(fixed.class_threshold, peaks.max())
+        results = []
+        for place, point in enumerate(grid):
+            if point[1:] == pair:
+                field = numba_engine.MeanField(
+                    bilateral, point[0], spatial, fixed.spatial_weight, probabilities, active, threads=1
+                )
+                for _ in range(fixed.iterations):
+                    field.update()
+                results.append((place, class_counts(label, field.labels(), self.num_classes, self.ignore_label)))
+        return results

@@ -1,0 +1,146 @@
+"""The search for the CRF's parameters."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from deeplab_tf import crf
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.errors import UserError
+
+GRID = {"weights": (2, 6), "spatial_stds": (10, 30), "color_stds": (4, 12)}
+
+
+def scene(seed, shape=(40, 48)):
+    """A two-coloured image with its label map, and noisy probabilities of three classes, the last not there."""
+    generator = np.random.default_rng(seed)
+    label = (np.arange(shape[1]) > generator.integers(15, 30)).astype(np.uint8) * np.ones((shape[0], 1), np.uint8)
+    label[:3] = 255
+    image = np.where(label[..., None] == 1, (180, 90, 40), (60, 90, 150)) + generator.normal(0, 8, (*shape, 3))
+    scores = generator.normal(0, 1.2, (*shape, 3))
+    for c in (0, 1):
+        scores[label == c, c] += 1
+    probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    return np.clip(image, 0, 255).astype(np.uint8), probabilities.astype(np.float32), label
+
+
+class Scenes(list):
+    """Samples that count how often they are asked for, and can stop."""
+
+    taken = 0
+    stop_at = None
+
+    def __getitem__(self, index):
+        if self.taken == self.stop_at:
+            raise KeyboardInterrupt
+        self.taken += 1
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def scenes():
+    return Scenes(scene(seed) for seed in range(3))
+
+
+def iou_by_hand(parameters, samples, num_classes=3):
+    confusion = np.zeros((num_classes, num_classes))
+    for image, probabilities, label in samples:
+        found = parameters(image, probabilities).argmax(-1) if parameters else probabilities.argmax(-1)
+        np.add.at(confusion, (label[label != 255], found[label != 255]), 1)
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    return (np.diag(confusion)[union > 0] / union[union > 0]).mean()
+
+
+def test_trials_are_what_the_crf_gives(scenes):
+    result = crf.search(scenes, 3, **GRID, fine=False)
+    assert len(result.trials) == 8
+    for trial in result.trials:
+        assert trial.mean_iou == pytest.approx(iou_by_hand(trial.crf, list(scenes)), abs=2e-3)
+    assert result.without_crf == pytest.approx(iou_by_hand(None, list(scenes)))
+    assert result.best.mean_iou == max(trial.mean_iou for trial in result.trials) > result.without_crf
+
+
+def test_finer_steps_surround_the_best(scenes):
+    result = crf.search(iter(list(scenes)), 3, **GRID)
+    coarse = max((t for t in result.trials if t.stage == "coarse"), key=lambda t: t.mean_iou).crf
+    fine = [t.crf for t in result.trials if t.stage == "fine"]
+    assert fine
+    assert {c.bilateral_weight for c in fine} <= {coarse.bilateral_weight + s for s in (-2, 0, 2)}
+    assert {c.bilateral_spatial_std for c in fine} <= {coarse.bilateral_spatial_std + s for s in (-10, 0, 10)}
+    assert {c.bilateral_color_std for c in fine} <= {coarse.bilateral_color_std + s for s in (-4, 0, 4)}
+    assert len({(c.bilateral_weight, c.bilateral_spatial_std, c.bilateral_color_std) for c in fine}) == len(fine)
+
+
+def test_goes_on_where_it_was_interrupted(scenes, tmp_path):
+    expected = crf.search(list(scenes), 3, **GRID, fine=False)
+    scenes.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path)
+    scenes.stop_at, scenes.taken = None, 0
+    result = crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path)
+    assert scenes.taken == 2  # the first was done; the second was under way
+    assert result == expected
+    scenes.taken = 0
+    assert crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path) == expected
+    assert scenes.taken == 0
+
+
+def test_goes_on_after_it_was_killed(scenes, tmp_path):
+    """A process killed in the middle, and another one that ends what it began."""
+    code = """
+import sys, time, numpy as np
+from deeplab_tf import crf
+class Slow(list):
+    def __getitem__(self, index):
+        time.sleep(0.5)
+        return super().__getitem__(index)
+arrays = np.load(sys.argv[1])
+samples = Slow(zip(arrays["image"], arrays["probabilities"], arrays["label"]))
+crf.search(samples, 3, weights=(2, 6), spatial_stds=(10, 30), color_stds=(4, 12), fine=False, state_dir=sys.argv[2])
+"""
+    image, probabilities, label = (np.stack(arrays) for arrays in zip(*list(scenes), strict=True))
+    np.savez(tmp_path / "samples.npz", image=image, probabilities=probabilities, label=label)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "samples.npz"), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / "crf_search_coarse.npz").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    result = crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path)
+    assert scenes.taken < 3
+    assert result == crf.search(list(scenes), 3, **GRID, fine=False)
+
+
+def test_starts_afresh_for_other_probabilities(scenes, tmp_path):
+    crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path, identity="checkpoint 1")
+    scenes.taken = 0
+    crf.search(scenes, 3, **GRID, fine=False, state_dir=tmp_path, identity="checkpoint 2")
+    assert scenes.taken == 3
+
+
+def test_writes_table_picture_and_parameters(scenes, tmp_path):
+    result = crf.search(scenes, 3, **GRID, fixed=DenseCRF(spatial_weight=2.0, iterations=3))
+    result.write(tmp_path)
+    loaded = DenseCRF.load(tmp_path / "crf.json")
+    assert loaded == result.best.crf
+    assert json.loads((tmp_path / "crf.json").read_text())["spatial_weight"] == 2.0
+    lines = (tmp_path / "crf_search.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(result.trials)
+    assert (tmp_path / "crf_search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_complains(scenes):
+    with pytest.raises(UserError, match="no samples"):
+        crf.search([], 3)
+    with pytest.raises(UserError, match="sample 0 have 3 classes, expected 4"):
+        crf.search(scenes, 4, **GRID)
+    image, probabilities, label = scenes[0]
+    with pytest.raises(UserError, match="values up to 7"):
+        crf.search([(image, probabilities, label * 0 + 7)], 3, **GRID)

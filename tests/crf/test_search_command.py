@@ -1,0 +1,31 @@
+"""tools/search_crf.py as a user runs it, on a run whose network was never trained."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+
+from deeplab_tf import DeepLab, Segmenter, data
+from deeplab_tf.crf import DenseCRF
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_search_command(tmp_path):
+    data.prepare("shapes", tmp_path / "tfds")
+    keras.utils.set_random_seed(0)
+    info = data.info("shapes", tmp_path / "tfds")
+    model = DeepLab("resnet_tiny", "linear", info.num_classes, scales=(1.0,))
+    Segmenter(model, info=info).save(tmp_path / "run")
+    command = [sys.executable, str(REPOSITORY / "tools/search_crf.py"), "--model_dir=run", "--limit=1"]
+    command += ["--dataset=shapes", "--data_dir=tfds"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "without CRF" in result.stdout and "written    crf.json" in result.stdout
+    best = DenseCRF.load(tmp_path / "run/crf.json")
+    assert json.loads((tmp_path / "run/crf.json").read_text())["iterations"] == 10
+    assert (tmp_path / "run/crf_search.png").exists()
+    assert (tmp_path / "run/crf_search.csv").read_text().count("coarse") == 4 * 8 * 4
+    assert Segmenter.load(tmp_path / "run", crf=True).crf == best
