@@ -1,6 +1,9 @@
 """Exports a trained model for TF Serving: a SavedModel in a numbered version directory.
 
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --crf       with the dense CRF in the graph
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --outputs=labels,confidence
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --tile_size=513       for large images
 """
 
 from deeplab_tf import flags
@@ -8,12 +11,12 @@ from deeplab_tf.flags import FLAGS
 
 
 def main() -> None:
-    """Exports the last checkpoint of --model_dir."""
+    """Exports a checkpoint of --model_dir."""
     from deeplab_tf.evaluation import Segmenter
     from deeplab_tf.serving import export_saved_model
 
-    segmenter = Segmenter.load(FLAGS.model_dir, scales=flags.numbers("eval_scales"), checkpoint=FLAGS.checkpoint)
-    version = export_saved_model(segmenter, FLAGS.export_dir)
+    segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
+    version = export_saved_model(segmenter, FLAGS.export_dir, outputs=FLAGS.outputs)
     print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
 
 

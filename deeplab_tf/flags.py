@@ -175,6 +175,12 @@ _bool("reproduction", "dry_run", False, "Only say what is there, what is missing
 _string("weights", "output", None, "Weight file to write, *.weights.h5.")
 
 _string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
+_list(
+    "export",
+    "outputs",
+    ["labels", "probabilities"],
+    "What the served model returns: labels, probabilities, confidence (of the label).",
+)
 
 # What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
 # machines, but not what is trained.
@@ -189,7 +195,7 @@ _MAY_CHANGE = frozenset(
 _NOT_OF_THE_RUN = frozenset(
     [
         "model_dir",
-        "export_dir",
+        *TOPICS["export"],
         *TOPICS["conversion"],
         *TOPICS["evaluation"],
         *TOPICS["prediction"],

@@ -3,39 +3,45 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.serving.segmentation import SegmentationGraph
 
 # Pixels beyond an image's own size, in a batch of images of several sizes.
 PADDING_LABEL = 255
 
 
 class ServedSegmenter(tf.Module):
-    """The graph of a segmenter: images in, labels and probabilities out.
+    """The signatures of a segmenter.
 
     Args:
-        segmenter: its model and classes.
+        segmenter: its model, classes, CRF, mirror and tiles.
+        outputs: of "labels", "probabilities" and "confidence".
+
+    Raises:
+        UserError: an output is not one of these.
     """
 
-    def __init__(self, segmenter: Segmenter):
+    def __init__(self, segmenter: Segmenter, outputs: Sequence[str] = ("labels", "probabilities")):
         super().__init__(name="segmenter")
-        self._model = segmenter.model
+        self._graph = SegmentationGraph(segmenter, outputs)
         # What the SavedModel stores: the plain variables, without the Python objects around them.
         self.weights = [variable.value for variable in segmenter.model.variables]
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The signatures by name.
 
-        serving_default: `images` uint8 [B, H, W, 3] RGB -> `labels` uint8 [B, H, W], `probabilities` float32
-        [B, H, W, C].
+        serving_default: `images` uint8 [B, H, W, 3] RGB -> the outputs that were asked for: `labels` uint8 [B, H, W],
+        `probabilities` float32 [B, H, W, C], `confidence` float32 [B, H, W], the probability of the label.
 
-        serve_bytes: `image_bytes` string [B], each an encoded JPEG, PNG, BMP or (its first frame) GIF, of any sizes
-        -> `labels` and `probabilities` as above, padded at the right and bottom to the largest (labels with 255);
-        `sizes` int32 [B, 2], the height and width of each; `mask_png` string [B], the labels of each at its own size
-        as an encoded PNG.
+        serve_bytes: `image_bytes` string [B], each an encoded JPEG, PNG, BMP, WebP or (its first frame) GIF, of any
+        sizes -> the outputs as above, padded at the right and bottom to the largest (labels with 255, the others with
+        0); `sizes` int32 [B, 2], the height and width of each; with the labels also `mask_png` string [B], those of
+        each at its own size as an encoded PNG.
         """
         return {
             "serving_default": self.serve_images.get_concrete_function(),
@@ -45,60 +51,63 @@ class ServedSegmenter(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments a batch of images of one size."""
-        logits = self._model.full_resolution(images)
-        labels = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
-        return {"labels": labels, "probabilities": tf.nn.softmax(logits)}
+        return self._graph(images)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Segments encoded images, each at its own size."""
+        """Segments encoded images, each at its own size, one after the other."""
+        pixel_specs = {
+            "labels": tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
+            "probabilities": tf.RaggedTensorSpec([None, None, self._graph.num_classes], tf.float32, ragged_rank=1),
+            "confidence": tf.RaggedTensorSpec([None, None], tf.float32, ragged_rank=1),
+        }
+        specs = {output: pixel_specs[output] for output in self._graph.outputs}
+        specs["sizes"] = tf.TensorSpec([2], tf.int32)
+        if "labels" in specs:
+            specs["mask_png"] = tf.TensorSpec([], tf.string)
 
         def segment(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
             image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
             image = tf.ensure_shape(image, [None, None, 3])
-            served = self.serve_images(image[tf.newaxis])
-            labels = served["labels"][0]
-            return {
-                "labels": tf.RaggedTensor.from_tensor(labels),
-                "probabilities": tf.RaggedTensor.from_tensor(served["probabilities"][0], ragged_rank=2),
-                "sizes": tf.shape(labels),
-                "mask_png": tf.io.encode_png(labels[..., tf.newaxis]),
-            }
+            pixels = {output: values[0] for output, values in self.serve_images(image[tf.newaxis]).items()}
+            served = {output: tf.RaggedTensor.from_tensor(values) for output, values in pixels.items()}
+            served["sizes"] = tf.shape(image)[:2]
+            if "labels" in pixels:
+                served["mask_png"] = tf.io.encode_png(pixels["labels"][..., tf.newaxis])
+            return served
 
-        num_classes = self._model.num_classes
-        served = tf.map_fn(
-            segment,
-            image_bytes,
-            fn_output_signature={
-                "labels": tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
-                "probabilities": tf.RaggedTensorSpec([None, None, num_classes], tf.float32, ragged_rank=2),
-                "sizes": tf.TensorSpec([2], tf.int32),
-                "mask_png": tf.TensorSpec([], tf.string),
-            },
-        )
-        served["labels"] = served["labels"].to_tensor(PADDING_LABEL)
-        served["probabilities"] = served["probabilities"].to_tensor()
+        served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
+        for output in self._graph.outputs:
+            served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
         return served
 
 
-def export_saved_model(segmenter: Segmenter, export_dir: str | os.PathLike) -> pathlib.Path:
+def export_saved_model(
+    segmenter: Segmenter, export_dir: str | os.PathLike, *, outputs: Sequence[str] = ("labels", "probabilities")
+) -> pathlib.Path:
     """Writes the next numbered version of a SavedModel.
 
-    The version appears under its number only when it is whole, so a running TF Serving never loads half of it.
+    The version appears under its number only when it is whole, so a running TF Serving never loads half of it. What the
+    segmenter does is in the graph: the scales of its model, mirror, tiles and, where it has one, the CRF.
 
     Args:
         segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
         export_dir: the model's base path for TF Serving.
+        outputs: of "labels", "probabilities" and "confidence".
 
     Returns:
         the version directory.
+
+    Raises:
+        UserError: an output is not one of these.
     """
+    served = ServedSegmenter(segmenter, outputs)
     export_dir = pathlib.Path(export_dir).expanduser()
     export_dir.mkdir(parents=True, exist_ok=True)
-    served = ServedSegmenter(segmenter)
     aside = export_dir / f".export-{os.getpid()}.part"
     try:
-        tf.saved_model.save(served, str(aside), signatures=served.signatures())
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(served, str(aside), signatures=served.signatures(), options=options)
         info = segmenter.info
         files.write_json(
             aside / "assets.extra" / "classes.json",

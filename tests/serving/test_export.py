@@ -1,0 +1,162 @@
+"""The exported model against the segmenter, that is, against what evaluate.py counts."""
+
+import functools
+import io
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from deeplab_tf import DeepLab, Segmenter
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.data import info
+from deeplab_tf.errors import UserError
+from deeplab_tf.serving import ServedSegmenter, export_saved_model
+
+# Scores of about 100 have float32 steps of 1e-5, and the two sides sum in different orders.
+TOLERANCE = 5e-5
+
+
+@functools.cache
+def network(scales=(1.0,)) -> DeepLab:
+    """Random weights under which scores differ from place to place."""
+    keras.utils.set_random_seed(3)
+    model = DeepLab("resnet_tiny", "aspp_s", 11, scales=scales, batch_norm="frozen")
+    rng = np.random.default_rng(3)
+    for weight in model.network.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
+        elif weight.path.endswith(("bias", "beta", "moving_mean")):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        elif weight.path.endswith(("gamma", "moving_variance")):
+            weight.assign(rng.uniform(0.3, 0.7, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def photographs(camvid_dir) -> list[np.ndarray]:
+    """Three of CamVid, uint8 [360, 480, 3]."""
+    return [
+        np.asarray(Image.open(path).convert("RGB")) for path in sorted((camvid_dir / "val").glob("*.png"))[::40][:3]
+    ]
+
+
+def patches(height: int, width: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3)), np.ones((12, 12, 1)))
+    return np.clip(coarse[:height, :width] + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+
+
+def loaded(segmenter: Segmenter, folder: pathlib.Path, **options):
+    """The signatures of the exported segmenter."""
+    return tf.saved_model.load(str(export_saved_model(segmenter, folder, **options))).signatures
+
+
+def served(signature, images) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in signature(images=tf.constant(images)).items()}
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_labels_of_photographs_are_those_of_the_evaluation(photographs, tmp_path):
+    segmenter = Segmenter(network((0.5, 1.0)), info=info("camvid"), mirror=True)
+    signatures = loaded(segmenter, tmp_path)
+    for image in photographs:
+        expected, found = segmenter(image), served(signatures["serving_default"], image[None])
+        assert len(np.unique(expected.labels)) > 3
+        np.testing.assert_array_equal(found["labels"][0], expected.labels)
+        np.testing.assert_allclose(found["probabilities"][0], expected.probabilities, atol=TOLERANCE)
+
+
+def test_labels_after_the_crf_are_those_of_the_evaluation(photographs, tmp_path):
+    segmenter = Segmenter(network(), DenseCRF(iterations=2), info=info("camvid"))
+    signatures = loaded(segmenter, tmp_path, outputs=["labels", "confidence"])
+    for image in photographs[:2]:
+        expected, found = segmenter(image), served(signatures["serving_default"], image[None])
+        assert (segmenter.without_crf(image).labels != expected.labels).mean() > 0.01  # the CRF does something
+        assert (found["labels"][0] == expected.labels).mean() >= 0.999
+        assert np.abs(found["confidence"][0] - expected.probabilities.max(-1)).mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("outputs", "crf"),
+    [
+        (["labels"], None),
+        (["confidence"], None),
+        (["confidence", "labels"], None),
+        (["probabilities"], None),
+        (["confidence", "labels"], DenseCRF(iterations=1)),
+    ],
+)
+def test_outputs_are_those_asked_for_and_agree_with_all_of_them(outputs, crf):
+    segmenter, image = Segmenter(network(), crf, mirror=True), patches(75, 98)
+    expected = segmenter(image)
+    expected = {
+        "labels": expected.labels,
+        "probabilities": expected.probabilities,
+        "confidence": expected.probabilities.max(-1),
+    }
+    module = ServedSegmenter(segmenter, outputs)
+    found = served(module.serve_images, image[None])
+    assert sorted(found) == sorted(outputs)
+    for output, values in found.items():
+        np.testing.assert_allclose(values[0], expected[output], atol=1e-3 if crf else TOLERANCE)
+
+
+def test_tiles_are_those_of_the_segmenter():
+    segmenter = Segmenter(network((0.5, 1.0)), mirror=True, tile_size=129, tile_overlap=32)
+    module = ServedSegmenter(segmenter)
+    for height, width in ((300, 461), (77, 400), (40, 60)):
+        image = patches(height, width)
+        expected, found = segmenter(image), served(module.serve_images, image[None])
+        np.testing.assert_allclose(found["probabilities"][0], expected.probabilities, atol=TOLERANCE)
+        np.testing.assert_array_equal(found["labels"][0], expected.labels)
+
+
+@pytest.mark.parametrize("crf", [None, DenseCRF(iterations=1)])
+@pytest.mark.parametrize("options", [{"mirror": True}, {"tile_size": 65, "tile_overlap": 16}])
+def test_a_batch_of_one_and_of_eight_agree(options, crf):
+    module = ServedSegmenter(Segmenter(network(), crf, **options))
+    images = np.stack([patches(70, 83, seed) for seed in range(8)])
+    together = served(module.serve_images, images)
+    for i in range(8):
+        alone = served(module.serve_images, images[i : i + 1])
+        np.testing.assert_allclose(alone["probabilities"][0], together["probabilities"][i], atol=TOLERANCE)
+        np.testing.assert_array_equal(alone["labels"][0], together["labels"][i])
+
+
+@pytest.mark.parametrize("outputs", [["labels"], ["labels", "probabilities", "confidence"]])
+def test_encoded_images_of_several_sizes_in_one_request(outputs):
+    segmenter = Segmenter(network())
+    images = [patches(70, 51, 0), patches(33, 90, 1), patches(1, 1, 2)]
+    module = ServedSegmenter(segmenter, outputs)
+    found = module.serve_bytes(tf.constant([png(image) for image in images]))
+    assert sorted(found) == sorted([*outputs, "sizes", "mask_png"])
+    assert found["labels"].shape == (3, 70, 90)
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        expected = segmenter(image)
+        assert found["sizes"][i].numpy().tolist() == [height, width]
+        np.testing.assert_array_equal(found["labels"][i, :height, :width], expected.labels)
+        assert (found["labels"][i].numpy() == 255).sum() == 70 * 90 - height * width
+        np.testing.assert_array_equal(tf.io.decode_png(found["mask_png"][i])[..., 0], expected.labels)
+        if len(outputs) == 3:
+            probabilities = found["probabilities"][i, :height, :width]
+            np.testing.assert_allclose(probabilities, expected.probabilities, atol=TOLERANCE)
+            np.testing.assert_allclose(
+                found["confidence"][i, :height, :width], expected.probabilities.max(-1), atol=TOLERANCE
+            )
+
+
+@pytest.mark.parametrize("outputs", [[], ["labels", "scores"]])
+def test_outputs_that_do_not_exist_are_refused(outputs, tmp_path):
+    with pytest.raises(UserError, match="expected one or more of labels, probabilities, confidence"):
+        export_saved_model(Segmenter(network(), info=info("camvid")), tmp_path / "exported", outputs=outputs)
+    assert not (tmp_path / "exported").exists()
