@@ -12,7 +12,7 @@ import tensorflow as tf
 from deeplab_tf.crf.lattice import elevation
 
 # As `filtering.FLOOR`, which numba would have to be imported for.
-_FLOOR = 1e-5
+FLOOR = 1e-5
 
 
 class Lattice(NamedTuple):
@@ -161,25 +161,36 @@ def lattices(images: tf.Tensor, parameters) -> tuple[Lattice, Lattice]:
 
 
 class MeanField:
-    """The beliefs about a batch of images, and their update."""
+    """The beliefs about a batch of images, and their update; differentiable in all but the images."""
 
-    def __init__(self, images: tf.Tensor, probabilities: tf.Tensor, parameters):
-        """Args: images: uint8 [B, H, W, 3]; probabilities: float [B, H, W, C]; parameters: a `DenseCRF`."""
-        self._shape = tf.shape(probabilities)
-        self._static_shape = probabilities.shape
+    def __init__(self, images: tf.Tensor, unaries: tf.Tensor, parameters, compatibility: tf.Tensor | None = None):
+        """Starts with the softmax of the unaries as beliefs.
+
+        Args:
+            images: uint8 or float [B, H, W, 3], RGB in 0..255.
+            unaries: float [B, H, W, C], log P; everything is computed in their dtype.
+            parameters: a `DenseCRF`, or what has its attributes.
+            compatibility: float [C, C], mu: what it costs that a pixel has the label of the row and another one that of
+                the column; by default Potts, 1 off the diagonal.
+        """
+        self._shape = tf.shape(unaries)
+        self._static_shape = unaries.shape
         self._bilateral, self._spatial = lattices(images, parameters)
-        self._weights = parameters.bilateral_weight, parameters.spatial_weight
-        flat = tf.reshape(tf.cast(probabilities, tf.float32), [-1, probabilities.shape[-1] or self._shape[-1]])
-        self._unaries = self._scores = tf.math.log(tf.maximum(flat, _FLOOR))
+        self._weights = [
+            tf.cast(weight, unaries.dtype) for weight in (parameters.bilateral_weight, parameters.spatial_weight)
+        ]
+        self._compatibility = compatibility
+        self._unaries = self._scores = tf.reshape(unaries, [-1, unaries.shape[-1] or self._shape[-1]])
 
     def update(self) -> None:
         """One iteration."""
         beliefs = tf.nn.softmax(self._scores)
-        self._scores = (
-            self._unaries
-            + self._weights[0] * apply(self._bilateral, beliefs)
-            + self._weights[1] * apply(self._spatial, beliefs)
-        )
+        messages = self._weights[0] * apply(self._bilateral, beliefs) + self._weights[1] * apply(self._spatial, beliefs)
+        if self._compatibility is None:
+            # Potts: what all other classes say against a class is, up to a constant per pixel, what it says for itself.
+            self._scores = self._unaries + messages
+        else:
+            self._scores = self._unaries - tf.linalg.matmul(messages, self._compatibility, transpose_b=True)
 
     def _shaped(self, flat: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.reshape(flat, self._shape), self._static_shape)
@@ -197,12 +208,17 @@ class MeanField:
         return self._shaped(self._scores)
 
 
+def unaries(probabilities: tf.Tensor) -> tf.Tensor:
+    """The logarithm of probabilities, which count as at least 1e-5: float32."""
+    return tf.math.log(tf.maximum(tf.cast(probabilities, tf.float32), FLOOR))
+
+
 class ImageMeanField(MeanField):
     """The same for one image, with arrays instead of tensors."""
 
     def __init__(self, image: np.ndarray, probabilities: np.ndarray, parameters):
         """Args: image: uint8 [H, W, 3]; probabilities: float32 [H, W, C]; parameters: a `DenseCRF`."""
-        super().__init__(tf.convert_to_tensor(image[None]), tf.convert_to_tensor(probabilities[None]), parameters)
+        super().__init__(tf.convert_to_tensor(image[None]), unaries(probabilities[None]), parameters)
 
     def marginals(self) -> np.ndarray:
         """The current beliefs, float32 [H, W, C]."""
@@ -227,7 +243,7 @@ def infer(parameters, images: tf.Tensor, probabilities: tf.Tensor, return_labels
     single = probabilities.shape.rank == 3
     if single:
         images, probabilities = images[None], probabilities[None]
-    field = MeanField(images, probabilities, parameters)
+    field = MeanField(images, unaries(probabilities), parameters)
     for _ in range(int(parameters.iterations)):
         field.update()
     result = field.labels() if return_labels else field.marginals()
