@@ -72,7 +72,8 @@ def check_probabilities(probabilities: np.ndarray, image_shape: tuple[int, ...])
             f"dense CRF: the probabilities have dtype {probabilities.dtype}, expected floating point "
             "(tools/refine.py accepts label maps)"
         )
-    probabilities = np.ascontiguousarray(probabilities, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is reported below
+        probabilities = np.ascontiguousarray(probabilities, np.float32)
     classes = probabilities.shape[2]
     peaks = np.empty(classes, np.float32)
     lowest, farthest = _survey(probabilities.reshape(-1, classes), peaks)
@@ -86,3 +87,18 @@ def check_probabilities(probabilities: np.ndarray, image_shape: tuple[int, ...])
             "the last dimension; apply a softmax first"
         )
     return probabilities, peaks
+
+
+def check_labels(labels: np.ndarray, probabilities_shape: tuple[int, ...]) -> np.ndarray:
+    """Returns `labels` if they are integers [H, W] from 0 to C-1, as int64.
+
+    Raises:
+        UserError: if they are anything else.
+    """
+    labels = np.asarray(labels)
+    *size, classes = probabilities_shape
+    if labels.shape != tuple(size) or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"dense CRF: the labels are {labels.dtype} {list(labels.shape)}, expected integers {size}")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(f"dense CRF: the labels are {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
+    return labels.astype(np.int64)

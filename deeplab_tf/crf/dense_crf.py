@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.crf.check import check_image, check_probabilities
+from deeplab_tf.crf.check import check_image, check_labels, check_probabilities
 from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.crf.lattice import check_reach
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_json
 
@@ -82,9 +83,9 @@ class DenseCRF:
 
     def __post_init__(self):
         for name in ("bilateral_weight", "spatial_weight", "class_threshold"):
-            _check_number(name, getattr(self, name), "zero or more", lambda value: value >= 0)
+            _check_number(name, getattr(self, name), "0 to 1e6", lambda value: 0 <= value <= 1e6)
         for name in ("bilateral_spatial_std", "bilateral_color_std", "spatial_std"):
-            _check_number(name, getattr(self, name), "more than zero", lambda value: value > 0)
+            _check_number(name, getattr(self, name), "more than 0, up to 1e6", lambda value: 0 < value <= 1e6)
         _check_number(
             "iterations", self.iterations, "a whole number, zero or more", lambda value: value == int(value) >= 0
         )
@@ -140,9 +141,49 @@ class DenseCRF:
             field.update()
             yield Iteration(field.scores(), field.marginals())
 
+    def energy(self, image: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> float:
+        """E(x) of the class description for the labels x, whichever the backend.
+
+        The kernels are the normalised ones, summed over all pairs of pixels by the lattices: a pair is counted once, a
+        pixel with itself never. Mean field lowers the energy, but need not find the lowest.
+
+        Args:
+            image: as in a call.
+            probabilities: as in a call.
+            labels: integers [H, W], 0 to C-1.
+
+        Returns:
+            the energy, in nats.
+
+        Raises:
+            UserError: if the image, the probabilities or the labels are not as above.
+        """
+        from deeplab_tf.crf import numba_engine
+
+        image = check_image(image)
+        probabilities, _ = check_probabilities(probabilities, image.shape)
+        labels = check_labels(labels, probabilities.shape)
+        threads = self.threads or available_cores()
+        bilateral, spatial = self._lattices(image, threads)
+        return (
+            numba_engine.unary_energy(probabilities, labels)
+            + self.bilateral_weight * numba_engine.pairwise_energy(bilateral, labels)
+            + self.spatial_weight * numba_engine.pairwise_energy(spatial, labels)
+        )
+
+    def _lattices(self, image, threads):
+        from deeplab_tf.crf import numba_engine
+
+        return (
+            numba_engine.bilateral_lattice(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
+            numba_engine.spatial_lattice(image.shape[:2], self.spatial_std, threads),
+        )
+
     def _mean_field(self, image, probabilities):
         image = check_image(image)
         probabilities, peaks = check_probabilities(probabilities, image.shape)
+        if self.backend != "numba":
+            check_reach(image, self)
         if self.backend == "pydensecrf":
             from deeplab_tf.crf import pydensecrf_engine
 
@@ -155,14 +196,9 @@ class DenseCRF:
 
         threads = self.threads or available_cores()
         active = peaks >= min(self.class_threshold, peaks.max())
+        bilateral, spatial = self._lattices(image, threads)
         return numba_engine.MeanField(
-            numba_engine.bilateral_lattice(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
-            self.bilateral_weight,
-            numba_engine.spatial_lattice(image.shape[:2], self.spatial_std, threads),
-            self.spatial_weight,
-            probabilities,
-            active,
-            threads,
+            bilateral, self.bilateral_weight, spatial, self.spatial_weight, probabilities, active, threads
         )
 
     def save(self, path: str | os.PathLike) -> None:

@@ -58,12 +58,11 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     # A feature f_j reaches the position q_j = (j+1)(j+2)/(d+1) times its scaled value. The vertices of its simplex lie
     # at most 2(j+1) away and their neighbours j+1 more: with that margin at both ends no two vertices share a key.
     reach = (axes + 1.0) * (axes + 2) / (dimensions + 1) * elevation(dimensions) * extent
+    if not reach.max() < 2**31:
+        raise _too_far(extent)
     sizes = [int(size) for size in np.ceil(reach) + 2 * (3 * (axes + 1) + 1)]
     if math.prod(sizes) >= 2**62:
-        raise UserError(
-            f"dense CRF: the image spans {np.max(extent):.3g} standard deviations of a kernel, too many for the "
-            "lattice: use larger standard deviations"
-        )
+        raise _too_far(extent)
     strides = np.zeros(dimensions, np.int64)
     stride = 1
     for axis in reversed(order):
@@ -73,6 +72,13 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     changes = np.tril(np.ones((dimensions, dimensions + 1), np.int64))
     changes[axes, axes + 1] = -(axes + 1)
     return strides @ changes
+
+
+def _too_far(extent):
+    return UserError(
+        f"dense CRF: the image spans {np.max(extent):.3g} standard deviations of a kernel, too many for the "
+        "lattice: use larger standard deviations"
+    )
 
 
 def spatial_features(shape: tuple[int, int], spatial_std: float) -> np.ndarray:
@@ -88,6 +94,22 @@ def bilateral_features(image: np.ndarray, spatial_std: float, color_std: float) 
     """Positions and colours in units of their standard deviations: float32 [5, H*W], x, y, R, G and B."""
     colors = image.reshape(-1, 3).T / np.float32(color_std)
     return np.concatenate([spatial_features(image.shape[:2], spatial_std), colors])
+
+
+def check_reach(image: np.ndarray, parameters) -> None:
+    """Refuses what no lattice can hold, for the engines that do not notice.
+
+    Args:
+        image: uint8 [H, W, 3].
+        parameters: a `DenseCRF`.
+
+    Raises:
+        UserError: if the image spans too many standard deviations.
+    """
+    size = np.array(image.shape[1::-1]) - 1.0
+    color_extent = image.reshape(-1, 3).max(axis=0) / parameters.bilateral_color_std
+    key_steps(np.concatenate([size / parameters.bilateral_spatial_std, color_extent]), (1, 0, 2, 3, 4))
+    key_steps(size / parameters.spatial_std, (1, 0))
 
 
 class Part(NamedTuple):

@@ -32,10 +32,10 @@ def _key_steps(extent: list[tf.Tensor], images: tf.Tensor) -> tuple[list[tf.Tens
     needed = tf.cast(images, tf.float64)
     for axis in range(dimensions):
         reach = (axis + 1) * (axis + 2) / (dimensions + 1) * float(scale[axis]) * extent[axis]
-        size = tf.cast(tf.math.ceil(reach), tf.int64) + 2 * (3 * (axis + 1) + 1)
+        size = tf.math.ceil(tf.cast(reach, tf.float64)) + 2 * (3 * (axis + 1) + 1)
         strides.append(stride)
-        stride *= size
-        needed *= tf.cast(size, tf.float64)
+        stride *= tf.cast(size, tf.int64)
+        needed *= size
     with tf.control_dependencies(
         [
             tf.debugging.assert_less(

@@ -78,3 +78,33 @@ def test_constant_image_smooths_as_a_gaussian():
     spread = np.sqrt((found * offsets[:, None] ** 2).sum() / found.sum())
     assert spread == pytest.approx(std, rel=0.06)
     assert relative_error(found, expected) < 0.25
+
+
+@pytest.mark.parametrize("labels", ["most probable", "random", "all the same"])
+def test_energy(exact, small, labels):
+    """Against the sum over all pairs, and for labels that are all the same exactly the unaries."""
+    image, probabilities = small
+    x = {
+        "most probable": probabilities.argmax(-1),
+        "random": np.random.default_rng(0).integers(0, 3, probabilities.shape[:2]),
+        "all the same": np.full(probabilities.shape[:2], 1),
+    }[labels]
+    unary = -np.log(np.take_along_axis(probabilities.astype(np.float64), x[..., None], -1)).sum()
+    different = x.ravel()[:, None] != x.ravel()[None]
+    pairs = [
+        (np.triu(exact(features)) * different).sum()
+        for features in (bilateral_features(image, 20, 20), spatial_features(image.shape[:2], 3))
+    ]
+    expected = unary + 4 * pairs[0] + 3 * pairs[1]
+    found = DenseCRF(4, 20, 20, 3, 3).energy(image, probabilities, x)
+    print(f"energy of labels {labels}: {found:.1f}, by all pairs {expected:.1f}, of it unary {unary:.1f}")
+    assert found == pytest.approx(expected, rel=1e-5 if labels == "all the same" else 0.02)
+
+
+def test_mean_field_lowers_the_energy(photographs):
+    for image, probabilities in photographs:
+        crf = DenseCRF()
+        before = crf.energy(image, probabilities, probabilities.argmax(-1))
+        after = crf.energy(image, probabilities, crf(image, probabilities, return_labels=True))
+        print(f"energy before {before:.0f}, after {after:.0f}")
+        assert after < before
