@@ -4,6 +4,7 @@ python export_saved_model.py --model_dir=runs/voc --export_dir=exported
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --crf       with the dense CRF in the graph
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --outputs=labels,confidence
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --tile_size=513       for large images
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --precision=bfloat16
 """
 
 from deeplab_tf import flags
@@ -16,7 +17,8 @@ def main() -> None:
     from deeplab_tf.serving import export_saved_model
 
     segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
-    version = export_saved_model(segmenter, FLAGS.export_dir, outputs=FLAGS.outputs)
+    precision = FLAGS.precision.removeprefix("mixed_")
+    version = export_saved_model(segmenter, FLAGS.export_dir, outputs=FLAGS.outputs, precision=precision)
     print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
 
 

@@ -7,6 +7,7 @@ python train.py --flagfile=voc.flags --model_dir=runs/voc      the paper's
 import pathlib
 
 from deeplab_tf import flags
+from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 
 
@@ -15,6 +16,8 @@ def main() -> None:
     from deeplab_tf import data, training
     from deeplab_tf.evaluation import Segmenter, evaluate_and_draw
 
+    if FLAGS.precision == "bfloat16":
+        raise UserError("--precision=bfloat16 is for export_saved_model.py; mixed_bfloat16 trains with float32 weights")
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     flags.check_same_run(model_dir)
     strategy = training.make_strategy(FLAGS.strategy, FLAGS.tpu)  # Before TensorFlow does anything else.

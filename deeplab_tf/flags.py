@@ -130,8 +130,9 @@ _enum(
     "training",
     "precision",
     "float32",
-    ["float32", "mixed_bfloat16", "mixed_float16"],
-    "Arithmetic of the network; weights, score maps and loss stay in float32; mixed_float16 scales the loss.",
+    ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16"],
+    "Arithmetic of the network; weights, score maps and loss stay in float32; mixed_float16 scales the loss. For "
+    "export_saved_model.py also bfloat16: weights in 16 bits as well.",
 )
 _bool("training", "xla", False, "Compile the training step with XLA.")
 _string("training", "class_weights", None, "Beyond the paper: balanced, or a file with one weight a line.")

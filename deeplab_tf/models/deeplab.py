@@ -1,7 +1,8 @@
 """DeepLab v2: a dense network shared by several scales of the image, fused by maximum (Sec. 3.2 and 4.2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -154,7 +155,9 @@ class DeepLab(keras.Model):
         height, width = ops.shape(images)[1:3]
         return geometry.upsample_score_map(fused, height, width, self.output_stride)
 
-    def score_maps(self, images, training: bool = False, crop: bool = True) -> dict:
+    def score_maps(
+        self, images, training: bool = False, crop: bool = True, network: Callable[[Any], Any] | None = None
+    ) -> dict:
         """Scores a batch of images, scale by scale and fused.
 
         Every image is first padded to the grid; each scale is an aligned resize of that, padded to the grid again.
@@ -164,6 +167,7 @@ class DeepLab(keras.Model):
             training: as for `call`.
             crop: whether the maps end at the last output on the image. If not, they reach over its border to the end
                 of the padding, as interpolation to full resolution needs.
+            network: scores the preprocessed images of one scale in the place of the model's own network.
 
         Returns:
             float32 score maps by name. "fused" is the maximum over the scales on the grid of the image. With several
@@ -181,7 +185,7 @@ class DeepLab(keras.Model):
         for scale in self.scales:
             scaled = [geometry.scaled_size(side, scale) for side in padded]
             inputs = geometry.pad_to_grid(geometry.resize(images, *scaled), self.output_stride)
-            scores = self.network(inputs, training=training)
+            scores = network(inputs) if network else self.network(inputs, training=training)
             if len(self.scales) > 1:
                 height, width = (
                     geometry.scaled_map_size(*sides, self.output_stride)

@@ -21,16 +21,22 @@ class ServedSegmenter(tf.Module):
     Args:
         segmenter: its model, classes, CRF, mirror and tiles.
         outputs: of "labels", "probabilities" and "confidence".
+        precision: of the network: "float32", "bfloat16" or "float16"; default: that of the model.
 
     Raises:
-        UserError: an output is not one of these.
+        UserError: an output or the precision is not one of these.
     """
 
-    def __init__(self, segmenter: Segmenter, outputs: Sequence[str] = ("labels", "probabilities")):
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        outputs: Sequence[str] = ("labels", "probabilities"),
+        precision: str | None = None,
+    ):
         super().__init__(name="segmenter")
-        self._graph = SegmentationGraph(segmenter, outputs)
-        # What the SavedModel stores: the plain variables, without the Python objects around them.
-        self.weights = [variable.value for variable in segmenter.model.variables]
+        self._graph = SegmentationGraph(segmenter, outputs, precision)
+        # The graph's only variables, for the SavedModel to store: those of the network are constants of the graph.
+        self.preprocessing = [variable.value for variable in segmenter.model.preprocess.variables]
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The signatures by name.
@@ -83,7 +89,11 @@ class ServedSegmenter(tf.Module):
 
 
 def export_saved_model(
-    segmenter: Segmenter, export_dir: str | os.PathLike, *, outputs: Sequence[str] = ("labels", "probabilities")
+    segmenter: Segmenter,
+    export_dir: str | os.PathLike,
+    *,
+    outputs: Sequence[str] = ("labels", "probabilities"),
+    precision: str | None = None,
 ) -> pathlib.Path:
     """Writes the next numbered version of a SavedModel.
 
@@ -94,14 +104,16 @@ def export_saved_model(
         segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
         export_dir: the model's base path for TF Serving.
         outputs: of "labels", "probabilities" and "confidence".
+        precision: of the network: "float32", "bfloat16" or "float16"; default: that of the model. Scores,
+            probabilities and CRF are float32.
 
     Returns:
         the version directory.
 
     Raises:
-        UserError: an output is not one of these.
+        UserError: an output or the precision is not one of these.
     """
-    served = ServedSegmenter(segmenter, outputs)
+    served = ServedSegmenter(segmenter, outputs, precision)
     export_dir = pathlib.Path(export_dir).expanduser()
     export_dir.mkdir(parents=True, exist_ok=True)
     aside = export_dir / f".export-{os.getpid()}.part"

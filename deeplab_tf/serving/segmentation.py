@@ -8,6 +8,7 @@ import tensorflow as tf
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.segmenter import Segmenter
 from deeplab_tf.models import geometry
+from deeplab_tf.serving.network import inference_network
 from deeplab_tf.serving.tiling import tiled_score_map
 
 OUTPUTS = ("labels", "probabilities", "confidence")
@@ -23,12 +24,13 @@ class SegmentationGraph:
         segmenter: its model, CRF, mirror and tiles.
         outputs: of "labels" (uint8 [B, H, W]), "probabilities" (float32 [B, H, W, C]) and "confidence" (float32
             [B, H, W], the probability of the label).
+        precision: of the network, see `inference_network`; default: that of the model.
 
     Raises:
-        UserError: an output is not one of these, or there is none.
+        UserError: an output is not one of these, or there is none; or the precision is not known.
     """
 
-    def __init__(self, segmenter: Segmenter, outputs: Sequence[str]):
+    def __init__(self, segmenter: Segmenter, outputs: Sequence[str], precision: str | None = None):
         wrong = [output for output in outputs if output not in OUTPUTS]
         if wrong or not outputs:
             raise UserError(f"outputs={','.join(outputs)!r}: expected one or more of {', '.join(OUTPUTS)}")
@@ -38,9 +40,10 @@ class SegmentationGraph:
         self._mirror = segmenter.mirror
         self._tiling = segmenter.tiling
         self._crf = segmenter.crf and dataclasses.replace(segmenter.crf, backend="tensorflow")
+        network = inference_network(self._model, precision or self._model.dtype_policy.compute_dtype)
         # Traced once, for every view, tile and signature.
         self._score = tf.function(
-            lambda images: self._model.score_maps(images, crop=False)["fused"],
+            lambda images: self._model.score_maps(images, crop=False, network=network)["fused"],
             input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
         )
 

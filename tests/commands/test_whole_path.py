@@ -164,6 +164,7 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
     [
         ("train.py", [], "--model_dir is missing"),
         ("train.py", ["--model_dir=x", "--dataset=nothing"], "nothing"),
+        ("train.py", ["--model_dir=x", "--precision=bfloat16"], "mixed_bfloat16 trains"),
         ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
         ("evaluate.py", ["--model_dir=nowhere"], "nowhere holds no trained model"),
         ("evaluate.py", ["--model_dir=runs/demo", "--eval_scales=1,big"], "'1,big', expected numbers"),

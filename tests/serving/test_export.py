@@ -155,8 +155,25 @@ def test_encoded_images_of_several_sizes_in_one_request(outputs):
             )
 
 
+def test_bfloat16_on_photographs(photographs):
+    """Eight bits of mantissa: the probabilities differ by a few hundredths at most places, few labels with them."""
+    segmenter = Segmenter(network((0.5, 1.0)))
+    module = ServedSegmenter(segmenter, precision="bfloat16")
+    for image in photographs[:2]:
+        expected, found = segmenter(image), served(module.serve_images, image[None])
+        assert found["probabilities"].dtype == np.float32
+        difference = np.abs(found["probabilities"][0] - expected.probabilities)
+        assert 1e-4 < difference.mean() < 0.02
+        assert (found["labels"][0] == expected.labels).mean() > 0.97
+
+
 @pytest.mark.parametrize("outputs", [[], ["labels", "scores"]])
 def test_outputs_that_do_not_exist_are_refused(outputs, tmp_path):
     with pytest.raises(UserError, match="expected one or more of labels, probabilities, confidence"):
         export_saved_model(Segmenter(network(), info=info("camvid")), tmp_path / "exported", outputs=outputs)
     assert not (tmp_path / "exported").exists()
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="precision='int8': expected one of float32, bfloat16, float16"):
+        ServedSegmenter(Segmenter(network()), precision="int8")
