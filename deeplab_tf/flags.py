@@ -147,7 +147,7 @@ _integer("training", "overlays", 4, "Validation images to draw in TensorBoard at
 
 _enum("evaluation", "checkpoint", "latest", ["latest", "best"], "The last one, or the best by validation mean IoU.")
 _bool("evaluation", "crf", False, "Refine with the dense CRF as well (parameters: crf.json in the model_dir).")
-_integer("evaluation", "limit", None, "Evaluate only the first images of the split.", 1)
+_integer("evaluation", "limit", None, "Only the first images of the split, or of --input.", 1)
 _list("evaluation", "eval_scales", None, "Scales of the network's input for inference; default: as in training.")
 _bool("evaluation", "eval_mirror", False, "Average the scores of the image and of its mirror image.")
 _integer(
@@ -163,6 +163,13 @@ _string(
 
 _string("prediction", "input", None, "An image, a folder of images, or a quoted glob; tools/refine.py: a folder.")
 _string("prediction", "output_dir", None, "Folder for what is made; default of predict.py: <model_dir>/predictions.")
+_list(
+    "prediction",
+    "format",
+    ["masks", "overlays"],
+    "What to write of each image, one or more of: masks (indexed PNGs), overlays (pictures), probabilities (.npz), "
+    "polygons (GeoJSON), coco (run lengths, one file).",
+)
 
 _string("refinement", "maps", None, "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.")
 _string(

@@ -1,16 +1,28 @@
-"""Prediction on the user's own photographs: masks and overlays on disk."""
+"""Prediction on the user's own photographs: masks, overlays, probabilities, polygons and COCO annotations on disk."""
 
+import contextlib
 import dataclasses
 import glob
+import json
+import os
 import pathlib
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tqdm
 from PIL import Image, ImageOps
 
+from deeplab_tf import files
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import pictures
-from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.evaluation import coco, prediction_files
+from deeplab_tf.evaluation.prediction_log import PredictionLog
+from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.evaluation.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.training.stopping import StopRequest
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -20,14 +32,20 @@ class Predictions:
     """What `predict` wrote.
 
     Attributes:
-        output_dir: holds masks/ (indexed PNGs), masks_crf/ where there is a CRF, and overlays/.
+        output_dir: see `predict`.
         images: number of images segmented.
+        done_before: number of images that an earlier call had done.
         unreadable: one line for each file that could not be read.
+        seconds: that it took.
+        stopped: whether Ctrl-C or SIGTERM ended it early.
     """
 
     output_dir: pathlib.Path
     images: int
+    done_before: int
     unreadable: list[str]
+    seconds: float
+    stopped: bool
 
 
 def find_images(pattern: str) -> list[pathlib.Path]:
@@ -61,32 +79,90 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
         raise UserError(f"{path}: no readable image ({error})") from None
 
 
-def predict(segmenter: Segmenter, inputs: list[pathlib.Path], output_dir: str | pathlib.Path) -> Predictions:
-    """Segments photographs and writes, for each, an indexed PNG of its labels and a picture to look at.
+def predict(
+    segmenter: Segmenter,
+    inputs: Sequence[pathlib.Path],
+    output_dir: str | pathlib.Path,
+    formats: Collection[str] = ("masks", "overlays"),
+) -> Predictions:
+    """Segments photographs and writes what is asked for of each; goes on where an earlier call was stopped.
+
+    In the output folder each format has a folder of its own, `masks/` and so on, with a file for each image, named as
+    the image and in folders like its own; COCO's annotations are one file, `coco.json`, written when all images are
+    done. What the CRF makes of it lies beside that, in `masks_crf/`, `coco_crf.json` and so on; the overlays show both.
+    `predictions.jsonl` lists what is done: such images are left out next time, unless they, the segmenter or its CRF
+    have changed since. SIGTERM or Ctrl-C ends it after the images under way; a second Ctrl-C at once.
 
     Args:
-        segmenter: with `info`; where it has a CRF, the labels before and after it are written and shown.
+        segmenter: with `info`.
         inputs: image files; two of the same stem are told apart by their suffix.
-        output_dir: see `Predictions`.
+        output_dir: gets the predictions.
+        formats: one or more of masks, overlays, probabilities, polygons, coco; see `prediction_files.write`.
+
+    Raises:
+        UserError: there is no such format, or no image.
     """
-    output_dir = pathlib.Path(output_dir).expanduser()
-    palette, class_names = segmenter.info.palette, segmenter.info.class_names
-    stems = [path.stem for path in inputs]
+    prediction_files.check_formats(formats)
+    started = time.monotonic()
+    output_dir, formats = pathlib.Path(output_dir).expanduser(), set(formats)
+    if not inputs:
+        raise UserError("inputs: found no image, expected at least one")
+    inputs = list({path.parent.resolve() / path.name: path for path in inputs}.values())
+    relative = _below_common_folder(inputs)
+    named = dict(zip(_names(relative), inputs, strict=True))
+    stages = [NETWORK] if segmenter.crf is None else [NETWORK, CRF]
+    request = StopRequest(tf.distribute.get_strategy())
     unreadable = []
-    for path in tqdm.tqdm(inputs, "predict", unit="image", dynamic_ncols=True, leave=False):
-        try:
-            image = read_image(path)
-        except UserError as error:
-            unreadable.append(str(error))
-            continue
-        name = path.stem if stems.count(path.stem) == 1 else path.name
-        unrefined = segmenter.without_crf(image)
-        masks = {"network": unrefined.labels}
-        pictures.save_mask(output_dir / "masks" / f"{name}.png", unrefined.labels, palette)
-        if segmenter.crf is not None:
-            masks["network + CRF"] = segmenter.refined(image, unrefined).labels
-            pictures.save_mask(output_dir / "masks_crf" / f"{name}.png", masks["network + CRF"], palette)
-        columns = {"image": image} | {title: pictures.overlay(image, mask, palette) for title, mask in masks.items()}
-        sheet = pictures.panel(columns, class_names, palette, list(masks.values()))
-        pictures.save_picture(output_dir / "overlays" / f"{name}.png", sheet)
-    return Predictions(output_dir, len(inputs) - len(unreadable), unreadable)
+
+    def readable(waiting: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for name in waiting:
+            if request.signal_number():
+                return
+            try:
+                yield name, read_image(named[name])
+            except UserError as error:
+                unreadable.append(str(error))
+
+    def write(name: str, image: np.ndarray, results: dict[str, Segmentation]) -> dict[str, Any]:
+        annotations = prediction_files.write(output_dir, name, image, results, formats, segmenter.info)
+        return {"name": name, "height": image.shape[0], "width": image.shape[1], **annotations}
+
+    with PredictionLog(output_dir, segmenter) as log, request.listening():
+        records = {name: log.done(name, path, formats) for name, path in named.items()}
+        for name in named:
+            if not all(
+                (output_dir / path).is_file() for path in prediction_files.paths(name, formats, stages).values()
+            ):
+                records[name] = None
+        waiting = [name for name, record in records.items() if record is None]
+        progress = tqdm.tqdm(total=len(waiting), desc="predict", unit="image", dynamic_ncols=True, leave=False)
+        written = segment_stream(segmenter, readable(waiting), write)
+        with progress, contextlib.closing(written):
+            for record in written:
+                name = record.pop("name")
+                records[name] = log.add(name, named[name], formats, **record)
+                progress.update()
+    stopped = bool(request.signal_number())
+    done = {name: record for name, record in records.items() if record is not None}
+    if "coco" in formats and not stopped:
+        file_names = dict(zip(named, map(str, relative), strict=True))
+        for stage in stages:
+            images = (record | {"file_name": file_names[name]} for name, record in done.items())
+            content = json.dumps(coco.dataset(images, f"coco{stage}", segmenter.info))
+            files.write_text(output_dir / f"coco{stage}.json", content + "\n")
+    images = len(done) - (len(named) - len(waiting))
+    return Predictions(output_dir, images, len(done) - images, unreadable, time.monotonic() - started, stopped)
+
+
+def _below_common_folder(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The paths relative to the folder that all have in common."""
+    folders = [path.parent.resolve() for path in inputs]
+    common = os.path.commonpath(folders)
+    return [folder.relative_to(common) / path.name for folder, path in zip(folders, inputs, strict=True)]
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """What the predictions of images are called: their paths without suffix, unless two differ in that alone."""
+    stems = [path.with_suffix("").as_posix() for path in paths]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else path.as_posix() for stem, path in zip(stems, paths, strict=True)]

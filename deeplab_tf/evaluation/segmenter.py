@@ -82,7 +82,7 @@ class Segmenter:
         self.mirror = mirror
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, model.scales) if tile_size else None
         self._score = tf.function(
-            self._score_graph, input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="image")]
+            self._score_graph, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
         )
 
     @classmethod
@@ -172,22 +172,32 @@ class Segmenter:
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise UserError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3], RGB, not empty")
-        height, width = image.shape[:2]
-        views = (image, image[:, ::-1]) if self.mirror else (image,)
-        score_maps = np.stack([self._score_map(view) for view in views])
-        where = (score_maps, height, width, self.model.output_stride)
-        return Segmentation(lambda: upsampled_labels(*where), lambda: upsampled_probabilities(*where))
+        return self.batch_without_crf(image[np.newaxis])[0]
+
+    def batch_without_crf(self, images: np.ndarray) -> list[Segmentation]:
+        """What the network alone says of several images of one size, uint8 [B, H, W, 3], in one call of the network."""
+        height, width = images.shape[1:3]
+        views = (images, images[:, :, ::-1]) if self.mirror else (images,)
+        score_maps = np.stack([self._score_maps(view) for view in views], axis=1)
+
+        def segmentation(of_views: np.ndarray) -> Segmentation:
+            where = (of_views, height, width, self.model.output_stride)
+            return Segmentation(lambda: upsampled_labels(*where), lambda: upsampled_probabilities(*where))
+
+        return [segmentation(of_views) for of_views in score_maps]
 
     def refined(self, image: np.ndarray, unrefined: Segmentation) -> Segmentation:
         """What the CRF makes of the network's probabilities. Needs no network, so another thread may run it."""
         marginals = self.crf(image, unrefined.probabilities)
         return Segmentation(lambda: highest(marginals), marginals)
 
-    def _score_map(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> float32 [h, w, C], to the end of the padding; in tiles where the image is larger."""
-        score = lambda part: self._score(part[np.newaxis]).numpy()  # noqa: E731
-        return self.tiling.score_map(score, image) if self.tiling else score(image)
+    def _score_maps(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [B, H, W, 3] -> float32 [B, h, w, C], to the end of the padding; larger images tile by tile."""
+        if self.tiling is None:
+            return self._score(images).numpy()
+        score = lambda part: self._score(part[np.newaxis]).numpy()[0]  # noqa: E731
+        return np.stack([self.tiling.score_map(score, image) for image in images])
 
     def _score_graph(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 [1, H, W, 3] -> the fused score map to the end of the padding, float32 [h, w, C]."""
-        return self.model.score_maps(images, crop=False)["fused"][0]
+        """uint8 [B, H, W, 3] -> the fused score maps to the end of the padding, float32 [B, h, w, C]."""
+        return self.model.score_maps(images, crop=False)["fused"]

@@ -63,6 +63,18 @@ def test_mirror_averages_the_scores_of_both_views(multi_scale, mirroring, photog
     np.testing.assert_array_equal(mirrored.probabilities[:, ::-1], result.probabilities)
 
 
+@pytest.mark.parametrize("options", [{}, {"mirror": True}, {"tile_size": 65, "tile_overlap": 16}])
+def test_a_batch_gives_what_its_images_give_one_by_one(segmenter, photograph, options):
+    segmenter = Segmenter(segmenter.model, **options)
+    images = np.stack([photograph(70, 90, seed) for seed in range(3)])
+    together = segmenter.batch_without_crf(images)
+    assert len(together) == 3
+    for image, result in zip(images, together, strict=True):
+        alone = segmenter(image)
+        np.testing.assert_allclose(result.probabilities, alone.probabilities, atol=1e-5)
+        np.testing.assert_array_equal(result.labels, alone.labels)
+
+
 def test_the_field_of_view_of_the_shallow_network(shallow):
     """What the proof of the tiles stands on: by the gradient, the pixels that one output depends on."""
     model = shallow()
@@ -96,8 +108,8 @@ def test_tiles_of_several_scales_give_what_the_whole_image_gives(multi_scale, mi
 def test_no_seam_where_the_network_sees_further_than_the_overlap(segmenter, photograph):
     """Neighbouring outputs differ no more across the border of two tiles than elsewhere."""
     image = photograph(129, 1200)
-    whole = segmenter._score_map(image)
-    tiled = Segmenter(segmenter.model, tile_size=257, tile_overlap=96)._score_map(image)
+    whole = segmenter._score_maps(image[np.newaxis])[0]
+    tiled = Segmenter(segmenter.model, tile_size=257, tile_overlap=96)._score_maps(image[np.newaxis])[0]
     assert np.abs(tiled - whole).max() > 1e-3  # they do differ
     steps = [np.abs(np.diff(score_map, axis=1)).mean(axis=(0, 2)).max() for score_map in (tiled, whole)]
     assert steps[0] <= 1.1 * steps[1]

@@ -1,0 +1,86 @@
+"""The record of what `predict` has made, so that it can go on where it was stopped: `predictions.jsonl`.
+
+The first line tells what segmented the images; every further line is an image that is done: its file, its name among
+the predictions, its size, the formats written. A line is written when all files of its image are.
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any, Self
+
+from deeplab_tf import files
+from deeplab_tf.evaluation.segmenter import Segmenter
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+def fingerprint(segmenter: Segmenter) -> str:
+    """Changes with everything that the labels depend on: weights, network, scales, mirror, tiles, CRF."""
+    digest = hashlib.sha256()
+    for variable in segmenter.model.variables:
+        digest.update(variable.path.encode())
+        digest.update(memoryview(variable.numpy()).cast("B"))
+    crf = None if segmenter.crf is None else repr(segmenter.crf)
+    tiling = None if segmenter.tiling is None else (segmenter.tiling.size, segmenter.tiling.overlap)
+    config = json.dumps(segmenter.model.get_config(), sort_keys=True)
+    digest.update(repr((config, crf, segmenter.mirror, tiling)).encode())
+    return digest.hexdigest()
+
+
+class PredictionLog:
+    """A `predictions.jsonl`, open for more. What another segmenter has made counts for nothing.
+
+    Args:
+        output_dir: its folder.
+        segmenter: that makes the predictions.
+    """
+
+    def __init__(self, output_dir: pathlib.Path, segmenter: Segmenter):
+        path = output_dir / PREDICTIONS_FILE
+        header = {"segmenter": fingerprint(segmenter), "class_names": list(segmenter.info.class_names)}
+        found_header, *records = _lines(path) or [None]
+        records = {record["name"]: record for record in records} if found_header == header else {}
+        self._records = records
+        files.write_text(path, "".join(json.dumps(line) + "\n" for line in (header, *records.values())))
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def done(self, name: str, image: pathlib.Path, formats: set[str]) -> dict[str, Any] | None:
+        """The record of the image of this name, if it was written in all these formats and is the same file still."""
+        record = self._records.get(name)
+        if record is None or not formats <= set(record["formats"]) or not image.is_file():
+            return None
+        return record if record | _state(image) == record else None
+
+    def add(self, name: str, image: pathlib.Path, formats: set[str], **more: Any) -> dict[str, Any]:
+        """Writes down that an image is done; returns its record."""
+        record = {"name": name, **_state(image), "formats": sorted(formats), **more}
+        self._records[name] = record
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        return record
+
+
+def _state(image: pathlib.Path) -> dict[str, Any]:
+    """What differs when another file is meant, or the file was replaced."""
+    status = image.stat()
+    return {"input": str(image.resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The whole lines of the file; none if there is no file. Its end is torn when the process was killed."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
