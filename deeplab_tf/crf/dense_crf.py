@@ -198,7 +198,7 @@ class DenseCRF:
         active = peaks >= min(self.class_threshold, peaks.max())
         bilateral, spatial = self._lattices(image, threads)
         return numba_engine.MeanField(
-            bilateral, self.bilateral_weight, spatial, self.spatial_weight, probabilities, active, threads
+            bilateral, (self.bilateral_weight,), spatial, self.spatial_weight, probabilities, active, threads
         )
 
     def save(self, path: str | os.PathLike) -> None:

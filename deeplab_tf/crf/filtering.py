@@ -4,11 +4,13 @@ Arrays of rows are float32 [rows, columns], the classes innermost, padded with z
 tuples of zeros, which tells a kernel at compile time how to take the columns: `len(layout)` times `len(layout[0])`
 registers (see `lanes.py`). A kernel works on the rows `start` to `stop`, so that pieces may run at the same time.
 
+CRFs that differ in the weight of the first kernel only are computed together: they share the places of the vertices,
+which is most of the work. `groups` is a tuple of as many zeros as there are, 1, 2, 4 or 8; the value of a class in the
+g-th is in the column `len(groups) * class + g`, so that a lane belongs to one CRF throughout.
+
 The beliefs are never stored. An update reads the messages of a pixel off the blurred lattices, takes the softmax, and
 splats the new beliefs onto the next lattices while they are in the cache: an iteration goes through the pixels once.
 """
-
-import math
 
 import numpy as np
 
@@ -25,15 +27,17 @@ FLOOR = np.float32(1e-5)
 RUN = 64
 
 _ONE = np.float32(1)
+_REGISTER = (0,)
 
 
 @kernel
-def lay_out(probabilities, columns, rows, rest, scale, start, stop):
-    """Lays the probabilities of the pixels out as rows.
+def lay_out(probabilities, columns, groups, rows, rest, scale, start, stop):
+    """Lays the probabilities of the pixels out as rows, the same in every group.
 
     Args:
         probabilities: float32 [N, C].
-        columns: int64 [C], the column of every class in the rows, -1 for a class that is left out.
+        columns: int64 [C], the first column of every class in the rows, -1 for a class that is left out.
+        groups: see the top.
         rows: float32 [N, columns], filled.
         rest: float32 [N], filled with the probability of the classes that are left out.
         scale: float32 [N], filled with 1 / the sum of all: `FLOOR` may have raised it above one.
@@ -47,7 +51,8 @@ def lay_out(probabilities, columns, rows, rest, scale, start, stop):
             probability = max(probabilities[i, c], FLOOR)
             total += probability
             if columns[c] >= 0:
-                rows[i, columns[c]] = probability
+                for group in range(len(groups)):
+                    rows[i, columns[c] + group] = probability
             else:
                 left_out += probability
         rest[i] = left_out
@@ -162,70 +167,71 @@ def blur_four(values, neighbors, blurred, cuts, layout, start, stop):
 
 
 @kernel
-def read(values, vertices, weights, corners, factor, out, layout, start, stop):
-    """out[i] = factor * (what pixel i reads off the lattice)."""
+def read(values, vertices, weights, corners, factors, out, layout, start, stop):
+    """out[i] = factors * (what pixel i reads off the lattice); factors: float32 [1, LANES], one for every lane."""
     blocks = layout[0]
-    zero = lanes.fill(np.float32(0), blocks)
+    factor = lanes.repeat(lanes.load(factors, 0, 0, _REGISTER), blocks)
     for i in range(start, stop):
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
             row = _slice(values, vertices, weights, corners, i, column, blocks)
-            lanes.store(out, i, column, lanes.multiply_add(factor, row, zero))
+            lanes.store(out, i, column, lanes.multiply(factor, row))
 
 
 @kernel
-def _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, layout, first, count):
+def _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count):
     """The beliefs of the pixels from `first` on, up to a factor: scale[k] * rows[k] for pixel first + k.
 
     Args:
-        bilateral: (values [M+1, columns], vertices, weights, corners, factor): the blurred lattice of the first kernel.
+        bilateral: (values [M+1, columns], vertices, weights, corners, factors): the blurred lattice of the first
+            kernel; factors: float32 [1, LANES], what is read off it is multiplied by these.
         spatial: the same of the second kernel.
         probabilities: float32 [N, columns], zero in the padding.
         rest: float32 [N], the probability of the classes that are left out: their message counts as zero.
         rows: float32 [RUN, columns], filled.
-        scale: float32 [RUN], filled.
-        rest_scale: float32 [RUN], filled with what the probabilities of the classes left out are multiplied by.
+        scale: float32 [RUN, LANES], filled with a factor for every lane.
+        rest_scale: float32 [RUN, LANES], filled with what the probabilities of the classes left out are multiplied by.
+        groups: see the top.
         layout: see the top.
         first: the first pixel.
         count: the number of pixels.
     """
-    values1, vertices1, weights1, corners1, factor1 = bilateral
-    values2, vertices2, weights2, corners2, factor2 = spatial
+    values1, vertices1, weights1, corners1, factors1 = bilateral
+    values2, vertices2, weights2, corners2, factors2 = spatial
     blocks = layout[0]
+    factor1 = lanes.repeat(lanes.load(factors1, 0, 0, _REGISTER), blocks)
+    factor2 = lanes.repeat(lanes.load(factors2, 0, 0, _REGISTER), blocks)
     zero = lanes.fill(np.float32(0), blocks)
     for k in range(count):
         # Messages are sums of products of numbers that are not negative: zero is their least value.
         highest = zero
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            message = lanes.multiply_add(
-                factor1, _slice(values1, vertices1, weights1, corners1, first + k, column, blocks), zero
-            )
-            message = lanes.multiply_add(
-                factor2, _slice(values2, vertices2, weights2, corners2, first + k, column, blocks), message
+            message = lanes.add(
+                lanes.multiply(factor1, _slice(values1, vertices1, weights1, corners1, first + k, column, blocks)),
+                lanes.multiply(factor2, _slice(values2, vertices2, weights2, corners2, first + k, column, blocks)),
             )
             highest = lanes.maximum(highest, message)
             lanes.store(rows, k, column, message)
-        rest_scale[k] = -lanes.largest(highest)
+        no_shift = lanes.fill(np.float32(0), _REGISTER)
+        lanes.store(rest_scale, k, 0, lanes.subtract(no_shift, lanes.largest(highest, groups)))
     # softmax(log p + m) = p e^(m - max m) / sum: no logarithm, and no overflow.
     for k in range(count):
-        shift = lanes.fill(rest_scale[k], blocks)
+        shift = lanes.repeat(lanes.load(rest_scale, k, 0, _REGISTER), blocks)
         total = zero
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
             row = lanes.exp(lanes.add(lanes.load(rows, k, column, blocks), shift))
             row = lanes.multiply(row, lanes.load(probabilities, first + k, column, blocks))
             total = lanes.add(total, row)
             lanes.store(rows, k, column, row)
-        scale[k] = lanes.total(total)
+        lanes.store(scale, k, 0, lanes.total(total, groups))
     for k in range(count):
-        if rest[first + k] > 0:
-            rest_scale[k] = np.float32(math.exp(rest_scale[k]))
-            scale[k] = _ONE / (scale[k] + rest[first + k] * rest_scale[k])
-            rest_scale[k] *= scale[k]
-        else:
-            scale[k] = _ONE / scale[k]
+        factor = lanes.exp(lanes.load(rest_scale, k, 0, _REGISTER))
+        factor_of_all = lanes.inverse(lanes.multiply_add(rest[first + k], factor, lanes.load(scale, k, 0, _REGISTER)))
+        lanes.store(scale, k, 0, factor_of_all)
+        lanes.store(rest_scale, k, 0, lanes.multiply(factor, factor_of_all))
 
 
 @kernel
-def update(bilateral, spatial, probabilities, rest, next_bilateral, next_spatial, width, layout, start, stop):
+def update(bilateral, spatial, probabilities, rest, next_bilateral, next_spatial, width, groups, layout, start, stop):
     """One mean-field update of the image rows `start` to `stop`: beliefs = softmax(log probabilities + messages).
 
     The new beliefs are splatted onto `next_bilateral`, (values, the vertex of values[0]), for the first kernel and onto
@@ -233,18 +239,18 @@ def update(bilateral, spatial, probabilities, rest, next_bilateral, next_spatial
     `_new_beliefs`.
     """
     rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty(RUN, np.float32)
-    rest_scale = np.empty(RUN, np.float32)
+    scale = np.empty((RUN, LANES), np.float32)
+    rest_scale = np.empty((RUN, LANES), np.float32)
     blocks = layout[0]
-    zero = lanes.fill(np.float32(0), blocks)
     for left in range(0, width, RUN):
         count = min(RUN, width - left)
         for y in range(start, stop):
             first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, layout, first, count)
+            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
             for k in range(count):
+                factor = lanes.repeat(lanes.load(scale, k, 0, _REGISTER), blocks)
                 for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-                    row = lanes.multiply_add(scale[k], lanes.load(rows, k, column, blocks), zero)
+                    row = lanes.multiply(factor, lanes.load(rows, k, column, blocks))
                     values, first_vertex = next_bilateral
                     _splat(
                         row, values, first_vertex, bilateral[1], bilateral[2], bilateral[3], first + k, column, blocks
@@ -254,46 +260,47 @@ def update(bilateral, spatial, probabilities, rest, next_bilateral, next_spatial
 
 
 @kernel
-def finish(bilateral, spatial, probabilities, rest, columns, original, out, width, layout, start, stop):
-    """The beliefs of the image rows `start` to `stop` after a last update, written to out [N, C].
+def finish(bilateral, spatial, probabilities, rest, columns, original, out, width, groups, layout, start, stop):
+    """The beliefs of the image rows `start` to `stop` after a last update, of the first group, written to out [N, C].
 
     `original` are the probabilities of all classes, float32 [N, C]; `columns` is that of `lay_out`; the other arguments
     are those of `update`.
     """
     rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty(RUN, np.float32)
-    rest_scale = np.empty(RUN, np.float32)
+    scale = np.empty((RUN, LANES), np.float32)
+    rest_scale = np.empty((RUN, LANES), np.float32)
     for left in range(0, width, RUN):
         count = min(RUN, width - left)
         for y in range(start, stop):
             first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, layout, first, count)
+            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
             for k in range(count):
                 for c in range(len(columns)):
                     if columns[c] >= 0:
-                        out[first + k, c] = rows[k, columns[c]] * scale[k]
+                        out[first + k, c] = rows[k, columns[c]] * scale[k, 0]
                     else:
-                        out[first + k, c] = max(original[first + k, c], FLOOR) * rest_scale[k]
+                        out[first + k, c] = max(original[first + k, c], FLOOR) * rest_scale[k, 0]
 
 
 @kernel
-def finish_labels(bilateral, spatial, probabilities, rest, columns, original, out, width, layout, start, stop):
-    """The most probable classes of the image rows `start` to `stop` after a last update: out [N].  As `finish`."""
+def finish_labels(bilateral, spatial, probabilities, rest, columns, original, out, width, groups, layout, start, stop):
+    """The most probable classes of the image rows `start` to `stop` after a last update: out [groups, N]."""
     rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty(RUN, np.float32)
-    rest_scale = np.empty(RUN, np.float32)
+    scale = np.empty((RUN, LANES), np.float32)
+    rest_scale = np.empty((RUN, LANES), np.float32)
     for left in range(0, width, RUN):
         count = min(RUN, width - left)
         for y in range(start, stop):
             first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, layout, first, count)
-            for k in range(count):
-                highest = np.float32(-1)
-                for c in range(len(columns)):
-                    if columns[c] >= 0:
-                        belief = rows[k, columns[c]] * scale[k]
-                    else:
-                        belief = max(original[first + k, c], FLOOR) * rest_scale[k]
-                    if belief > highest:
-                        highest = belief
-                        out[first + k] = c
+            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
+            for group in range(len(groups)):
+                for k in range(count):
+                    highest = np.float32(-1)
+                    for c in range(len(columns)):
+                        if columns[c] >= 0:
+                            belief = rows[k, columns[c] + group] * scale[k, group]
+                        else:
+                            belief = max(original[first + k, c], FLOOR) * rest_scale[k, group]
+                        if belief > highest:
+                            highest = belief
+                            out[group, first + k] = c

@@ -63,12 +63,17 @@ def _unpack(builder, row):
     return [builder.extract_value(row, block) for block in range(row.type.count)]
 
 
-def _reduce(builder, operation, vector):
-    """The sum ("fadd") or maximum ("fmax") over the lanes of one register."""
-    start = [ir.Constant(_FLOAT, -0.0)] if operation == "fadd" else []
-    signature = ir.FunctionType(_FLOAT, [_FLOAT] * len(start) + [_VECTOR])
-    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.{operation}.v{LANES}f32")
-    return builder.call(function, [*start, vector], fastmath=(*_FAST, "nnan"))
+def _fold(builder, operation, vectors, groups):
+    """One register: lane k has the result of `operation` over all lanes of the vectors that are k modulo `groups`."""
+    folded = vectors[0]
+    for vector in vectors[1:]:
+        folded = operation(folded, vector)
+    turn = LANES // 2
+    while turn >= groups:
+        order = ir.Constant(_INTEGERS, [(lane + turn) % LANES for lane in range(LANES)])
+        folded = operation(folded, builder.shuffle_vector(folded, ir.Constant(_VECTOR, ir.Undefined), order))
+        turn //= 2
+    return _pack(builder, [folded])
 
 
 def _round(builder, vector):
@@ -99,6 +104,16 @@ def fill(typingctx, value, blocks):
         return _pack(builder, [_broadcast(builder, args[0])] * len(blocks))
 
     return RowType(len(blocks))(types.float32, blocks), codegen
+
+
+@intrinsic
+def repeat(typingctx, register, blocks):
+    """A row of `len(blocks)` times the same register, which is a row of one."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, _unpack(builder, args[0]) * len(blocks))
+
+    return RowType(len(blocks))(register, blocks), codegen
 
 
 @intrinsic
@@ -204,31 +219,33 @@ def maximum(typingctx, a, b):
 
 
 @intrinsic
-def largest(typingctx, values):
-    """The largest value of a row, a float32."""
+def largest(typingctx, values, groups):
+    """One register: lane k has the largest of all values in the lanes that are k modulo `len(groups)`."""
 
     def codegen(context, builder, signature, args):
-        vectors = _unpack(builder, args[0])
-        largest_vector = vectors[0]
-        for vector in vectors[1:]:
-            largest_vector = _larger(builder, largest_vector, vector)
-        return _reduce(builder, "fmax", largest_vector)
+        return _fold(builder, lambda a, b: _larger(builder, a, b), _unpack(builder, args[0]), len(groups))
 
-    return types.float32(values), codegen
+    return RowType(1)(values, groups), codegen
 
 
 @intrinsic
-def total(typingctx, values):
-    """The sum of a row, a float32."""
+def total(typingctx, values, groups):
+    """One register: lane k has the sum of all values in the lanes that are k modulo `len(groups)`."""
 
     def codegen(context, builder, signature, args):
-        vectors = _unpack(builder, args[0])
-        sum_vector = vectors[0]
-        for vector in vectors[1:]:
-            sum_vector = builder.fadd(sum_vector, vector, flags=_FAST)
-        return _reduce(builder, "fadd", sum_vector)
+        return _fold(builder, lambda a, b: builder.fadd(a, b, flags=_FAST), _unpack(builder, args[0]), len(groups))
 
-    return types.float32(values), codegen
+    return RowType(1)(values, groups), codegen
+
+
+@intrinsic
+def inverse(typingctx, values):
+    """1 / values, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [builder.fdiv(_constant(1), vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen
 
 
 def _exp(builder, x):

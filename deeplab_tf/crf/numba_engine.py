@@ -6,13 +6,17 @@ from deeplab_tf.crf import filtering
 from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
 
+# CRFs that can be computed together: a lane must belong to one of them.
+_GROUPS = (1, 2, 4, 8)
+# Longer rows take as long as several short ones: they are too long for the caches.
+_MOST_COLUMNS_TOGETHER = 48
 # Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
 _MOST_REGISTERS = 4
 
 
-def _layout(classes: int) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """The `layout` argument of the kernels for so many classes, and the number of columns of the rows."""
-    registers = -(-classes // filtering.LANES)
+def _layout(values: int) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """The `layout` argument of the kernels for rows of so many values, and the number of their columns."""
+    registers = -(-values // filtering.LANES)
     pieces = -(-registers // _MOST_REGISTERS)
     registers = -(-registers // pieces)
     return ((0,) * registers,) * pieces, pieces * registers * filtering.LANES
@@ -82,14 +86,15 @@ class GaussianFilter:
         self._values, self._spare = values, spare
         return values
 
-    def reader(self, values: np.ndarray, weight: float) -> tuple:
-        """What the kernels need to read `weight` times the filtered rows."""
+    def reader(self, values: np.ndarray, weights: tuple[float, ...]) -> tuple:
+        """What the kernels need to read the filtered rows, times the weight of every group."""
+        factors = np.tile(np.float32(np.multiply(weights, self.lattice.gain)), filtering.LANES // len(weights))
         return (
             values,
             self.lattice.vertices,
             self.lattice.weights,
             self.lattice.corners,
-            np.float32(weight * self.lattice.gain),
+            factors[None],
         )
 
 
@@ -113,7 +118,7 @@ def filtered(lattice: Lattice, values: np.ndarray) -> np.ndarray:
             part.start,
             part.stop,
         )
-    filtering.read(*gaussian.reader(gaussian.spread(layout), 1.0), rows, layout, 0, count)
+    filtering.read(*gaussian.reader(gaussian.spread(layout), (1.0,)), rows, layout, 0, count)
     return rows[:, :classes].copy()
 
 
@@ -125,6 +130,11 @@ def bilateral_lattice(image: np.ndarray, spatial_std: float, color_std: float, t
 def spatial_lattice(shape: tuple[int, int], spatial_std: float, threads: int) -> Lattice:
     """The lattice of the second kernel of the CRF: near in position."""
     return Lattice(spatial_features(shape, spatial_std), shape[1], threads)
+
+
+def weights_together(classes: int) -> int:
+    """For how many weights of the first kernel at once a `MeanField` of so many classes is fastest."""
+    return max(groups for groups in _GROUPS if groups == 1 or groups * classes <= _MOST_COLUMNS_TOGETHER)
 
 
 def unary_energy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -143,12 +153,12 @@ def pairwise_energy(lattice: Lattice, labels: np.ndarray) -> float:
 
 
 class MeanField:
-    """The beliefs about one image, and their update."""
+    """The beliefs about one image, and their update; for several weights of the first kernel at once."""
 
     def __init__(
         self,
         bilateral: Lattice,
-        bilateral_weight: float,
+        bilateral_weights: tuple[float, ...],
         spatial: Lattice,
         spatial_weight: float,
         probabilities: np.ndarray,
@@ -159,7 +169,7 @@ class MeanField:
 
         Args:
             bilateral: the lattice of the first kernel.
-            bilateral_weight: w1.
+            bilateral_weights: w1; 8 at the most.
             spatial: the lattice of the second kernel, with the same parts.
             spatial_weight: w2.
             probabilities: float32 [H, W, C].
@@ -169,16 +179,29 @@ class MeanField:
         self._shape = probabilities.shape
         self._original = probabilities.reshape(-1, probabilities.shape[2])
         # Where every class has its column in the rows; -1 for a class without one.
-        self._columns = np.where(active, np.cumsum(active) - 1, -1)
-        self._layout, columns = _layout(np.count_nonzero(active))
+        groups = min(size for size in _GROUPS if size >= len(bilateral_weights))
+        self._count = len(bilateral_weights)
+        self._groups = (0,) * groups
+        self._columns = np.where(active, (np.cumsum(active) - 1) * groups, -1)
+        self._layout, columns = _layout(np.count_nonzero(active) * groups)
         self._threads = threads
         self._bilateral = GaussianFilter(bilateral, columns, threads)
         self._spatial = GaussianFilter(spatial, columns, threads)
-        self._bilateral_weight, self._spatial_weight = bilateral_weight, spatial_weight
+        unused = (bilateral_weights[-1],) * (groups - self._count)
+        self._bilateral_weights = (*bilateral_weights, *unused)
+        self._spatial_weights = (spatial_weight,) * groups
         count = len(self._original)
         self._probabilities = _zero_rows(count, columns)
         self._rest, self._scale = np.empty((2, count), np.float32)
-        self._over_parts(filtering.lay_out, self._original, self._columns, self._probabilities, self._rest, self._scale)
+        self._over_parts(
+            filtering.lay_out,
+            self._original,
+            self._columns,
+            self._groups,
+            self._probabilities,
+            self._rest,
+            self._scale,
+        )
         self._messages = None
 
     def _over_parts(self, kernel, *args):
@@ -191,7 +214,16 @@ class MeanField:
         bilateral, spatial = self._messages
         run(
             lambda start, stop: kernel(
-                bilateral, spatial, self._probabilities, self._rest, *args, width, self._layout, start, stop
+                bilateral,
+                spatial,
+                self._probabilities,
+                self._rest,
+                *args,
+                width,
+                self._groups,
+                self._layout,
+                start,
+                stop,
             ),
             pieces,
             self._threads,
@@ -231,6 +263,7 @@ class MeanField:
                     bilateral_target,
                     spatial_target,
                     width,
+                    self._groups,
                     self._layout,
                     part.start // width,
                     part.stop // width,
@@ -238,12 +271,12 @@ class MeanField:
 
         run(splat, targets, self._threads)
         self._messages = (
-            self._bilateral.reader(self._bilateral.spread(self._layout), self._bilateral_weight),
-            self._spatial.reader(self._spatial.spread(self._layout), self._spatial_weight),
+            self._bilateral.reader(self._bilateral.spread(self._layout), self._bilateral_weights),
+            self._spatial.reader(self._spatial.spread(self._layout), self._spatial_weights),
         )
 
     def marginals(self) -> np.ndarray:
-        """The current beliefs, float32 [H, W, C]."""
+        """The current beliefs with the first weight, float32 [H, W, C]."""
         if self._messages is None:
             out = np.maximum(self._original, filtering.FLOOR) * self._scale[:, None]
         else:
@@ -252,19 +285,24 @@ class MeanField:
         return out.reshape(self._shape)
 
     def labels(self) -> np.ndarray:
-        """The most probable classes, int32 [H, W]."""
+        """The most probable classes with the first weight, int32 [H, W]."""
+        return self.labels_of_all()[0]
+
+    def labels_of_all(self) -> np.ndarray:
+        """The most probable classes with every weight, int32 [weights, H, W]."""
+        out = np.empty((len(self._groups), len(self._original)), np.int32)
         if self._messages is None:
-            return self._original.argmax(axis=1).astype(np.int32).reshape(self._shape[:2])
-        out = np.empty(len(self._original), np.int32)
-        self._over_image_rows(filtering.finish_labels, self._columns, self._original, out)
-        return out.reshape(self._shape[:2])
+            out[:] = self._original.argmax(axis=1)
+        else:
+            self._over_image_rows(filtering.finish_labels, self._columns, self._original, out)
+        return out[: self._count].reshape(-1, *self._shape[:2])
 
     def scores(self) -> np.ndarray:
-        """What the last update took the softmax of, log P + messages: float32 [H, W, C]."""
+        """What the last update took the softmax of with the first weight, log P + messages: float32 [H, W, C]."""
         active = self._columns >= 0
         rows = np.empty_like(self._probabilities)
         out = np.log(np.maximum(self._original, filtering.FLOOR))
         for reader in self._messages:
             self._over_parts(filtering.read, *reader, rows, self._layout)
-            out[:, active] += rows[:, : np.count_nonzero(active)]
+            out[:, active] += rows[:, self._columns[active]]
         return out.reshape(self._shape)

@@ -1,8 +1,8 @@
 """Cross-validation of the CRF's parameters, coarse to fine (Sec. 4.1 of the paper, "CRF").
 
 The weight and the standard deviations of the first kernel are searched; those of the second are fixed at 3 and 3. A
-lattice depends on the standard deviations only, so all weights share it, and one image is refined with several pairs of
-standard deviations at the same time, on a core each.
+lattice depends on the standard deviations only: all weights share it, and are computed together. One image is refined
+with several pairs of standard deviations at the same time, on a core each.
 """
 
 import concurrent.futures
@@ -14,6 +14,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
@@ -22,6 +23,7 @@ from deeplab_tf.crf import numba_engine
 from deeplab_tf.crf.check import check_image, check_probabilities
 from deeplab_tf.crf.compiling import available_cores
 from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.crf.lattice import Lattice
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_text, written_aside
 
@@ -87,7 +89,8 @@ class SearchResult:
             ax.set_title(f"$w_1$ = {weight:g}")
             ax.set_xlabel(r"$\sigma_\beta$, colour")
             for (row, column), value in np.ndenumerate(grid):
-                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color="white", fontsize=7)
+                color = "black" if shown.norm(value) > 0.6 else "white"
+                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=7)
         axes[0].set_ylabel(r"$\sigma_\alpha$, pixels")
         figure.colorbar(shown, ax=axes, label="mean IoU, %")
         figure.suptitle(f"without CRF {100 * self.without_crf:.2f}, best {100 * self.best.mean_iou:.2f}")
@@ -176,6 +179,16 @@ def mean_iou(counts: np.ndarray) -> float:
     return float((right[union > 0] / union[union > 0]).mean()) if union.any() else float("nan")
 
 
+class _Scene(NamedTuple):
+    """A sample, ready to be refined."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    probabilities: np.ndarray  # float32 [H, W, C]
+    label: np.ndarray  # int64 [H, W]
+    active: np.ndarray  # bool [C], the classes that the CRF filters
+    spatial: Lattice  # of the second kernel
+
+
 class _Stages:
     """Runs grids over the samples, and remembers which samples are done."""
 
@@ -222,11 +235,10 @@ class _Stages:
             before = None
             try:
                 for index in np.flatnonzero(~done):
-                    sample = self._checked(self.samples[index], index)
+                    scene = self._scene(self.samples[index], index)
                     # The cores refine this image while this thread makes the probabilities of the next one.
-                    futures = [pool.submit(self._trials, sample, pair, grid) for pair in pairs]
-                    _, probabilities, _, label = sample
-                    unrefined = class_counts(label, probabilities.argmax(-1), self.num_classes, self.ignore_label)
+                    futures = [pool.submit(self._trials, scene, pair, grid) for pair in pairs]
+                    unrefined = self._counts(scene, scene.probabilities.argmax(-1))
                     if before:
                         settle(*before)
                     before = index, unrefined, futures
@@ -244,7 +256,8 @@ class _Stages:
         names = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
         return dataclasses.replace(self.fixed, **dict(zip(names, point, strict=True)))
 
-    def _checked(self, sample, index):
+    def _scene(self, sample, index):
+        """A sample, checked, and what does not depend on what is searched."""
         image, probabilities, label = (np.asarray(array) for array in sample)
         image = check_image(image)
         probabilities, peaks = check_probabilities(probabilities, image.shape)
@@ -261,22 +274,37 @@ class _Stages:
                 f"CRF search: the label of sample {index} has values up to {labelled.max()}, expected less than "
                 f"{self.num_classes}, or {self.ignore_label} for none"
             )
-        return image, probabilities, peaks, label.astype(np.int64)
+        return _Scene(
+            image,
+            probabilities,
+            label.astype(np.int64),
+            peaks >= min(self.fixed.class_threshold, peaks.max()),
+            numba_engine.spatial_lattice(image.shape[:2], self.fixed.spatial_std, threads=1),
+        )
 
-    def _trials(self, sample, pair, grid):
+    def _counts(self, scene, found):
+        return class_counts(scene.label, found, self.num_classes, self.ignore_label)
+
+    def _trials(self, scene, pair, grid):
         """The counts of all points of the grid with one pair of standard deviations: [(place in the grid, counts)]."""
-        image, probabilities, peaks, label = sample
-        fixed = self.fixed
-        bilateral = numba_engine.bilateral_lattice(image, *pair, threads=1)
-        spatial = numba_engine.spatial_lattice(image.shape[:2], fixed.spatial_std, threads=1)
-        active = peaks >= min(fixed.class_threshold, peaks.max())
+        bilateral = numba_engine.bilateral_lattice(scene.image, *pair, threads=1)
+        places = [place for place, point in enumerate(grid) if point[1:] == pair]
+        together = numba_engine.weights_together(np.count_nonzero(scene.active))
         results = []
-        for place, point in enumerate(grid):
-            if point[1:] == pair:
-                field = numba_engine.MeanField(
-                    bilateral, point[0], spatial, fixed.spatial_weight, probabilities, active, threads=1
-                )
-                for _ in range(fixed.iterations):
-                    field.update()
-                results.append((place, class_counts(label, field.labels(), self.num_classes, self.ignore_label)))
+        for first in range(0, len(places), together):
+            some = places[first : first + together]
+            field = numba_engine.MeanField(
+                bilateral,
+                tuple(grid[place][0] for place in some),
+                scene.spatial,
+                self.fixed.spatial_weight,
+                scene.probabilities,
+                scene.active,
+                threads=1,
+            )
+            for _ in range(self.fixed.iterations):
+                field.update()
+            results += [
+                (place, self._counts(scene, labels)) for place, labels in zip(some, field.labels_of_all(), strict=True)
+            ]
         return results
