@@ -158,7 +158,7 @@ class DenseCRF:
         Raises:
             UserError: if the image, the probabilities or the labels are not as above.
         """
-        from deeplab_tf.crf import numba_engine
+        from deeplab_tf.crf.energy import pairwise_energy, unary_energy
 
         image = check_image(image)
         probabilities, _ = check_probabilities(probabilities, image.shape)
@@ -166,9 +166,9 @@ class DenseCRF:
         threads = self.threads or available_cores()
         bilateral, spatial = self._lattices(image, threads)
         return (
-            numba_engine.unary_energy(probabilities, labels)
-            + self.bilateral_weight * numba_engine.pairwise_energy(bilateral, labels)
-            + self.spatial_weight * numba_engine.pairwise_energy(spatial, labels)
+            unary_energy(probabilities, labels)
+            + self.bilateral_weight * pairwise_energy(bilateral, labels)
+            + self.spatial_weight * pairwise_energy(spatial, labels)
         )
 
     def _lattices(self, image, threads):
@@ -198,7 +198,12 @@ class DenseCRF:
         active = peaks >= min(self.class_threshold, peaks.max())
         bilateral, spatial = self._lattices(image, threads)
         return numba_engine.MeanField(
-            bilateral, (self.bilateral_weight,), spatial, self.spatial_weight, probabilities, active, threads
+            bilateral,
+            (self.bilateral_weight,),
+            spatial,
+            self.spatial_weight,
+            numba_engine.Unaries(probabilities, active, 1, threads),
+            threads,
         )
 
     def save(self, path: str | os.PathLike) -> None:

@@ -4,122 +4,13 @@ import numpy as np
 
 from deeplab_tf.crf import filtering
 from deeplab_tf.crf.compiling import run, split
+from deeplab_tf.crf.gaussian import GaussianFilter, row_layout, zero_rows
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
 
 # CRFs that can be computed together: a lane must belong to one of them.
 _GROUPS = (1, 2, 4, 8)
 # Longer rows take as long as several short ones: they are too long for the caches.
 _MOST_COLUMNS_TOGETHER = 48
-# Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
-_MOST_REGISTERS = 4
-
-
-def _layout(values: int) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """The `layout` argument of the kernels for rows of so many values, and the number of their columns."""
-    registers = -(-values // filtering.LANES)
-    pieces = -(-registers // _MOST_REGISTERS)
-    registers = -(-registers // pieces)
-    return ((0,) * registers,) * pieces, pieces * registers * filtering.LANES
-
-
-def _zero_rows(count: int, columns: int) -> np.ndarray:
-    """Rows of zeros, float32 [count, columns], that start on a cache line."""
-    memory = np.zeros(count * columns + 16, np.float32)
-    first = -memory.ctypes.data % 64 // 4
-    return memory[first : first + count * columns].reshape(count, columns)
-
-
-class GaussianFilter:
-    """A Gaussian filter of the pixels of one image, normalised as D^(-1/2) K D^(-1/2), D the row sums of K.
-
-    Values of all classes go in by `targets` (a kernel splats onto them) and come out by `spread` (a kernel reads).
-    """
-
-    def __init__(self, lattice: Lattice, columns: int, threads: int):
-        """Args: lattice; columns: of the rows that are filtered; threads: cores to use at most."""
-        self.lattice = lattice
-        self._threads = threads
-        self._values = _zero_rows(lattice.size + 1, columns)
-        self._spare = _zero_rows(lattice.size + 1, columns)
-        sizes = [part.last_vertex - part.first_vertex for part in lattice.parts]
-        self._offsets = np.cumsum([0, *sizes])
-        self._firsts = np.array([part.first_vertex for part in lattice.parts])
-        self._parts = _zero_rows(self._offsets[-1], columns) if len(sizes) > 1 else None
-
-    def targets(self) -> list[tuple[np.ndarray, int]]:
-        """For every part of the lattice, rows of zeros to splat on and the vertex of the first."""
-        if self._parts is None:
-            self._spare[:] = 0
-            return [(self._spare, 0)]
-        edges = zip(self._offsets[:-1], self._offsets[1:], strict=True)
-        return [(self._parts[start:stop], first) for (start, stop), first in zip(edges, self._firsts, strict=True)]
-
-    def spread(self, layout: tuple) -> np.ndarray:
-        """Blurs what was splatted on the targets: float32 [M+1, columns], valid until the next call."""
-        lattice, threads = self.lattice, self._threads
-        pieces = split(lattice.size, 4 * threads)
-        if self._parts is not None:
-            run(
-                lambda start, stop: filtering.collect(
-                    self._parts, self._firsts, self._offsets, self._spare, layout, start, stop
-                ),
-                pieces,
-                threads,
-            )
-        values, spare = self._spare, self._values
-        across = 2 if lattice.cuts is not None else len(lattice.neighbors)
-        for neighbors in lattice.neighbors[:across]:
-            run(
-                lambda start, stop, *arrays: filtering.blur(*arrays, layout, start, stop),
-                [(*piece, values, neighbors, spare) for piece in pieces],
-                threads,
-            )
-            values, spare = spare, values
-        if lattice.cuts is not None:
-            within = lattice.neighbors[across:]
-            run(
-                lambda start, stop: filtering.blur_four(values, within, spare, lattice.cuts, layout, start, stop),
-                split(len(lattice.cuts) - 1, 4 * threads, smallest=1),
-                threads,
-            )
-            values, spare = spare, values
-        self._values, self._spare = values, spare
-        return values
-
-    def reader(self, values: np.ndarray, weights: tuple[float, ...]) -> tuple:
-        """What the kernels need to read the filtered rows, times the weight of every group."""
-        factors = np.tile(np.float32(np.multiply(weights, self.lattice.gain)), filtering.LANES // len(weights))
-        return (
-            values,
-            self.lattice.vertices,
-            self.lattice.weights,
-            self.lattice.corners,
-            factors[None],
-        )
-
-
-def filtered(lattice: Lattice, values: np.ndarray) -> np.ndarray:
-    """Filters values of the pixels, float32 [N, C], with the normalised Gaussian kernel of a lattice."""
-    count, classes = values.shape
-    layout, columns = _layout(classes)
-    gaussian = GaussianFilter(lattice, columns, 1)
-    rows = _zero_rows(count, columns)
-    rows[:, :classes] = values
-    for part, (target, first) in zip(lattice.parts, gaussian.targets(), strict=True):
-        filtering.splat(
-            rows,
-            np.ones(count, np.float32),
-            target,
-            first,
-            lattice.vertices,
-            lattice.weights,
-            lattice.corners,
-            layout,
-            part.start,
-            part.stop,
-        )
-    filtering.read(*gaussian.reader(gaussian.spread(layout), (1.0,)), rows, layout, 0, count)
-    return rows[:, :classes].copy()
 
 
 def bilateral_lattice(image: np.ndarray, spatial_std: float, color_std: float, threads: int) -> Lattice:
@@ -137,19 +28,44 @@ def weights_together(classes: int) -> int:
     return max(groups for groups in _GROUPS if groups == 1 or groups * classes <= _MOST_COLUMNS_TOGETHER)
 
 
-def unary_energy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The sum over all pixels of -log P of their label; float32 [H, W, C] and integers [H, W]."""
-    of_label = np.take_along_axis(probabilities, labels[..., None], axis=-1)
-    return float(-np.log(np.maximum(of_label, filtering.FLOOR)).sum(dtype=np.float64))
+class Unaries:
+    """The probabilities of one image as the kernels take them.
 
+    Attributes:
+        shape: (H, W, C).
+        original: float32 [N, C].
+        groups, layout: of the kernels; see `filtering.py`.
+        columns: int64 [C], the first column of every class in the rows; -1 for a class without one.
+        rows: float32 [N, columns].
+        rest: float32 [N], the probability of the classes without a column.
+        scale: float32 [N], 1 / the sum of all.
+    """
 
-def pairwise_energy(lattice: Lattice, labels: np.ndarray) -> float:
-    """The sum of the normalised kernel over all pairs of pixels of different labels; integers [H, W]."""
-    found, labels = np.unique(labels.ravel(), return_inverse=True)
-    near = filtered(lattice, (labels[:, None] == np.arange(len(found))).astype(np.float32))
-    # Row i of `near` is what the pixels of every label are to pixel i: all but those of its own count, twice a pair.
-    own = np.take_along_axis(near, labels[:, None], axis=1)
-    return (float(near.sum(dtype=np.float64)) - float(own.sum(dtype=np.float64))) / 2
+    def __init__(self, probabilities: np.ndarray, active: np.ndarray, together: int, threads: int):
+        """Lays the probabilities out.
+
+        Args:
+            probabilities: float32 [H, W, C].
+            active: bool [C], the classes to filter; the messages of the others count as zero.
+            together: CRFs to compute together, 8 at the most.
+            threads: cores to use at most.
+        """
+        groups = min(size for size in _GROUPS if size >= together)
+        self.shape = probabilities.shape
+        self.original = probabilities.reshape(-1, probabilities.shape[2])
+        self.groups = (0,) * groups
+        self.columns = np.where(active, (np.cumsum(active) - 1) * groups, -1)
+        self.layout, columns = row_layout(np.count_nonzero(active) * groups)
+        count = len(self.original)
+        self.rows = zero_rows(count, columns)
+        self.rest, self.scale = np.empty((2, count), np.float32)
+        run(
+            lambda start, stop: filtering.lay_out(
+                self.original, self.columns, self.groups, self.rows, self.rest, self.scale, start, stop
+            ),
+            split(count, threads),
+            threads,
+        )
 
 
 class MeanField:
@@ -161,67 +77,44 @@ class MeanField:
         bilateral_weights: tuple[float, ...],
         spatial: Lattice,
         spatial_weight: float,
-        probabilities: np.ndarray,
-        active: np.ndarray,
+        unaries: "Unaries",
         threads: int,
     ):
         """Starts with the probabilities as beliefs.
 
         Args:
             bilateral: the lattice of the first kernel.
-            bilateral_weights: w1; 8 at the most.
+            bilateral_weights: w1; as many as `unaries` were made for, or less.
             spatial: the lattice of the second kernel, with the same parts.
             spatial_weight: w2.
-            probabilities: float32 [H, W, C].
-            active: bool [C], the classes to filter; the messages of the others count as zero.
+            unaries: of the image; they may be shared.
             threads: cores to use at most.
         """
-        self._shape = probabilities.shape
-        self._original = probabilities.reshape(-1, probabilities.shape[2])
-        # Where every class has its column in the rows; -1 for a class without one.
-        groups = min(size for size in _GROUPS if size >= len(bilateral_weights))
-        self._count = len(bilateral_weights)
-        self._groups = (0,) * groups
-        self._columns = np.where(active, (np.cumsum(active) - 1) * groups, -1)
-        self._layout, columns = _layout(np.count_nonzero(active) * groups)
+        columns = unaries.rows.shape[1]
+        self._unaries = unaries
         self._threads = threads
         self._bilateral = GaussianFilter(bilateral, columns, threads)
         self._spatial = GaussianFilter(spatial, columns, threads)
-        unused = (bilateral_weights[-1],) * (groups - self._count)
+        self._count = len(bilateral_weights)
+        unused = (bilateral_weights[-1],) * (len(unaries.groups) - self._count)
         self._bilateral_weights = (*bilateral_weights, *unused)
-        self._spatial_weights = (spatial_weight,) * groups
-        count = len(self._original)
-        self._probabilities = _zero_rows(count, columns)
-        self._rest, self._scale = np.empty((2, count), np.float32)
-        self._over_parts(
-            filtering.lay_out,
-            self._original,
-            self._columns,
-            self._groups,
-            self._probabilities,
-            self._rest,
-            self._scale,
-        )
+        self._spatial_weights = (spatial_weight,) * len(unaries.groups)
         self._messages = None
 
-    def _over_parts(self, kernel, *args):
-        parts = [(part.start, part.stop) for part in self._bilateral.lattice.parts]
-        run(lambda start, stop: kernel(*args, start, stop), parts, self._threads)
-
     def _over_image_rows(self, kernel, *args):
-        width = self._shape[1]
-        pieces = split(self._shape[0], 4 * self._threads, smallest=8)
+        width = self._unaries.shape[1]
+        pieces = split(self._unaries.shape[0], 4 * self._threads, smallest=8)
         bilateral, spatial = self._messages
         run(
             lambda start, stop: kernel(
                 bilateral,
                 spatial,
-                self._probabilities,
-                self._rest,
+                self._unaries.rows,
+                self._unaries.rest,
                 *args,
                 width,
-                self._groups,
-                self._layout,
+                self._unaries.groups,
+                self._unaries.layout,
                 start,
                 stop,
             ),
@@ -231,7 +124,7 @@ class MeanField:
 
     def update(self) -> None:
         """One iteration: splats the current beliefs, and blurs them into the messages of the next ones."""
-        width = self._shape[1]
+        width = self._unaries.shape[1]
         parts = self._bilateral.lattice.parts
         targets = list(zip(parts, self._bilateral.targets(), self._spatial.targets(), strict=True))
         if self._messages is None:
@@ -240,14 +133,14 @@ class MeanField:
                 for gaussian, (target, first) in zip((self._bilateral, self._spatial), targets, strict=True):
                     lattice = gaussian.lattice
                     filtering.splat(
-                        self._probabilities,
-                        self._scale,
+                        self._unaries.rows,
+                        self._unaries.scale,
                         target,
                         first,
                         lattice.vertices,
                         lattice.weights,
                         lattice.corners,
-                        self._layout,
+                        self._unaries.layout,
                         part.start,
                         part.stop,
                     )
@@ -258,31 +151,31 @@ class MeanField:
                 filtering.update(
                     bilateral,
                     spatial,
-                    self._probabilities,
-                    self._rest,
+                    self._unaries.rows,
+                    self._unaries.rest,
                     bilateral_target,
                     spatial_target,
                     width,
-                    self._groups,
-                    self._layout,
+                    self._unaries.groups,
+                    self._unaries.layout,
                     part.start // width,
                     part.stop // width,
                 )
 
         run(splat, targets, self._threads)
         self._messages = (
-            self._bilateral.reader(self._bilateral.spread(self._layout), self._bilateral_weights),
-            self._spatial.reader(self._spatial.spread(self._layout), self._spatial_weights),
+            self._bilateral.reader(self._bilateral.spread(self._unaries.layout), self._bilateral_weights),
+            self._spatial.reader(self._spatial.spread(self._unaries.layout), self._spatial_weights),
         )
 
     def marginals(self) -> np.ndarray:
         """The current beliefs with the first weight, float32 [H, W, C]."""
         if self._messages is None:
-            out = np.maximum(self._original, filtering.FLOOR) * self._scale[:, None]
+            out = np.maximum(self._unaries.original, filtering.FLOOR) * self._unaries.scale[:, None]
         else:
-            out = np.empty_like(self._original)
-            self._over_image_rows(filtering.finish, self._columns, self._original, out)
-        return out.reshape(self._shape)
+            out = np.empty_like(self._unaries.original)
+            self._over_image_rows(filtering.finish, self._unaries.columns, self._unaries.original, out)
+        return out.reshape(self._unaries.shape)
 
     def labels(self) -> np.ndarray:
         """The most probable classes with the first weight, int32 [H, W]."""
@@ -290,19 +183,24 @@ class MeanField:
 
     def labels_of_all(self) -> np.ndarray:
         """The most probable classes with every weight, int32 [weights, H, W]."""
-        out = np.empty((len(self._groups), len(self._original)), np.int32)
+        out = np.empty((len(self._unaries.groups), len(self._unaries.original)), np.int32)
         if self._messages is None:
-            out[:] = self._original.argmax(axis=1)
+            out[:] = self._unaries.original.argmax(axis=1)
         else:
-            self._over_image_rows(filtering.finish_labels, self._columns, self._original, out)
-        return out[: self._count].reshape(-1, *self._shape[:2])
+            self._over_image_rows(filtering.finish_labels, self._unaries.columns, self._unaries.original, out)
+        return out[: self._count].reshape(-1, *self._unaries.shape[:2])
 
     def scores(self) -> np.ndarray:
         """What the last update took the softmax of with the first weight, log P + messages: float32 [H, W, C]."""
-        active = self._columns >= 0
-        rows = np.empty_like(self._probabilities)
-        out = np.log(np.maximum(self._original, filtering.FLOOR))
+        active = self._unaries.columns >= 0
+        rows = np.empty_like(self._unaries.rows)
+        out = np.log(np.maximum(self._unaries.original, filtering.FLOOR))
         for reader in self._messages:
-            self._over_parts(filtering.read, *reader, rows, self._layout)
-            out[:, active] += rows[:, self._columns[active]]
-        return out.reshape(self._shape)
+            pieces = split(len(rows), self._threads)
+            run(
+                lambda start, stop, r=reader: filtering.read(*r, rows, self._unaries.layout, start, stop),
+                pieces,
+                self._threads,
+            )
+            out[:, active] += rows[:, self._unaries.columns[active]]
+        return out.reshape(self._unaries.shape)

@@ -6,10 +6,8 @@ with several pairs of standard deviations at the same time, on a core each.
 """
 
 import concurrent.futures
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
 import pathlib
@@ -21,11 +19,12 @@ import tqdm
 
 from deeplab_tf.crf import numba_engine
 from deeplab_tf.crf.check import check_image, check_probabilities
-from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.crf.compiling import available_cores, kernel
 from deeplab_tf.crf.dense_crf import DenseCRF
 from deeplab_tf.crf.lattice import Lattice
+from deeplab_tf.crf.search_result import SearchResult, Trial, searched
 from deeplab_tf.errors import UserError
-from deeplab_tf.files import write_text, written_aside
+from deeplab_tf.files import written_aside
 
 # The coarse grid of the paper: w1, sigma_alpha, sigma_beta.
 WEIGHTS = (3.0, 4.0, 5.0, 6.0)
@@ -33,68 +32,6 @@ SPATIAL_STDS = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 COLOR_STDS = (3.0, 4.0, 5.0, 6.0)
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """What one set of parameters gave."""
-
-    stage: str  # "coarse" or "fine"
-    crf: DenseCRF
-    mean_iou: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """The outcome of a search.
-
-    Attributes:
-        trials: every set of parameters tried, in the order of the grid.
-        without_crf: the mean IoU of the probabilities as they came.
-    """
-
-    trials: tuple[Trial, ...]
-    without_crf: float
-
-    @property
-    def best(self) -> Trial:
-        """The trial of the highest mean IoU; the first of equals."""
-        return max(self.trials, key=lambda trial: trial.mean_iou)
-
-    def write(self, folder: str | os.PathLike) -> None:
-        """Writes crf.json (the best parameters), crf_search.csv (all trials) and crf_search.png (a heat map)."""
-        folder = pathlib.Path(folder)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["stage", "bilateral_weight", "bilateral_spatial_std", "bilateral_color_std", "mean_iou"])
-        for trial in self.trials:
-            writer.writerow([trial.stage, *_parameters(trial.crf), f"{trial.mean_iou:.6f}"])
-        write_text(folder / "crf_search.csv", table.getvalue())
-        with written_aside(folder / "crf_search.png") as path:
-            self._heat_map().savefig(path, dpi=110)
-        self.best.crf.save(folder / "crf.json")
-
-    def _heat_map(self):
-        from matplotlib.figure import Figure
-
-        values = {_parameters(trial.crf): 100 * trial.mean_iou for trial in self.trials if trial.stage == "coarse"}
-        weights, spatial_stds, color_stds = (sorted(set(axis)) for axis in zip(*values, strict=True))
-        figure = Figure(figsize=(2 + 2.6 * len(weights), 1.8 + 0.45 * len(spatial_stds)), layout="constrained")
-        axes = figure.subplots(1, len(weights), squeeze=False)[0]
-        for ax, weight in zip(axes, weights, strict=True):
-            grid = np.array([[values[weight, spatial, color] for color in color_stds] for spatial in spatial_stds])
-            shown = ax.imshow(grid, cmap="viridis", vmin=min(values.values()), vmax=max(values.values()), aspect="auto")
-            ax.set_xticks(range(len(color_stds)), [f"{std:g}" for std in color_stds])
-            ax.set_yticks(range(len(spatial_stds)), [f"{std:g}" for std in spatial_stds])
-            ax.set_title(f"$w_1$ = {weight:g}")
-            ax.set_xlabel(r"$\sigma_\beta$, colour")
-            for (row, column), value in np.ndenumerate(grid):
-                color = "black" if shown.norm(value) > 0.6 else "white"
-                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, fontsize=7)
-        axes[0].set_ylabel(r"$\sigma_\alpha$, pixels")
-        figure.colorbar(shown, ax=axes, label="mean IoU, %")
-        figure.suptitle(f"without CRF {100 * self.without_crf:.2f}, best {100 * self.best.mean_iou:.2f}")
-        return figure
 
 
 def search(
@@ -143,16 +80,12 @@ def search(
     grid = list(itertools.product(map(float, weights), map(float, spatial_stds), map(float, color_stds)))
     without_crf, trials = stages.run("coarse", grid)
     if fine:
-        best = _parameters(max(trials, key=lambda trial: trial.mean_iou).crf)
+        best = searched(max(trials, key=lambda trial: trial.mean_iou).crf)
         around = [_around(value, axis) for value, axis in zip(best, (weights, spatial_stds, color_stds), strict=True)]
         finer = [point for point in itertools.product(*around) if point not in grid]
         if finer:
             trials += stages.run("fine", finer)[1]
     return SearchResult(tuple(trials), without_crf)
-
-
-def _parameters(crf: DenseCRF) -> tuple[float, float, float]:
-    return crf.bilateral_weight, crf.bilateral_spatial_std, crf.bilateral_color_std
 
 
 def _around(value: float, axis: Sequence[float]) -> tuple[float, ...]:
@@ -164,12 +97,18 @@ def _around(value: float, axis: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(near) for near in (value - half, value, value + half) if near > 0)
 
 
-def class_counts(labels: np.ndarray, found: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:
-    """Pixels of every class that are and were found, that are, and that were found: int64 [3, C]."""
-    counted = labels != ignore_label
-    labels, found = labels[counted], found[counted]
-    right = labels[labels == found]
-    return np.stack([np.bincount(values, minlength=num_classes) for values in (right, labels, found)])
+@kernel
+def class_counts(labels, found, num_classes, ignore_label):
+    """Pixels [H, W] of every class that are and were found, that are, and that were found: int64 [3, C]."""
+    counts = np.zeros((3, num_classes), np.int64)
+    for row in range(labels.shape[0]):
+        for column in range(labels.shape[1]):
+            label, guess = labels[row, column], found[row, column]
+            if label != ignore_label:
+                counts[0, label] += label == guess
+                counts[1, label] += 1
+                counts[2, guess] += 1
+    return counts
 
 
 def mean_iou(counts: np.ndarray) -> float:
@@ -183,9 +122,9 @@ class _Scene(NamedTuple):
     """A sample, ready to be refined."""
 
     image: np.ndarray  # uint8 [H, W, 3]
-    probabilities: np.ndarray  # float32 [H, W, C]
     label: np.ndarray  # int64 [H, W]
-    active: np.ndarray  # bool [C], the classes that the CRF filters
+    best: np.ndarray  # int64 [H, W], the most probable classes as they came
+    unaries: numba_engine.Unaries
     spatial: Lattice  # of the second kernel
 
 
@@ -238,7 +177,7 @@ class _Stages:
                     scene = self._scene(self.samples[index], index)
                     # The cores refine this image while this thread makes the probabilities of the next one.
                     futures = [pool.submit(self._trials, scene, pair, grid) for pair in pairs]
-                    unrefined = self._counts(scene, scene.probabilities.argmax(-1))
+                    unrefined = self._counts(scene, scene.best)
                     if before:
                         settle(*before)
                     before = index, unrefined, futures
@@ -274,11 +213,13 @@ class _Stages:
                 f"CRF search: the label of sample {index} has values up to {labelled.max()}, expected less than "
                 f"{self.num_classes}, or {self.ignore_label} for none"
             )
+        active = peaks >= min(self.fixed.class_threshold, peaks.max())
+        together = numba_engine.weights_together(np.count_nonzero(active))
         return _Scene(
             image,
-            probabilities,
             label.astype(np.int64),
-            peaks >= min(self.fixed.class_threshold, peaks.max()),
+            probabilities.argmax(-1),
+            numba_engine.Unaries(probabilities, active, together, threads=1),
             numba_engine.spatial_lattice(image.shape[:2], self.fixed.spatial_std, threads=1),
         )
 
@@ -289,7 +230,7 @@ class _Stages:
         """The counts of all points of the grid with one pair of standard deviations: [(place in the grid, counts)]."""
         bilateral = numba_engine.bilateral_lattice(scene.image, *pair, threads=1)
         places = [place for place, point in enumerate(grid) if point[1:] == pair]
-        together = numba_engine.weights_together(np.count_nonzero(scene.active))
+        together = len(scene.unaries.groups)
         results = []
         for first in range(0, len(places), together):
             some = places[first : first + together]
@@ -298,8 +239,7 @@ class _Stages:
                 tuple(grid[place][0] for place in some),
                 scene.spatial,
                 self.fixed.spatial_weight,
-                scene.probabilities,
-                scene.active,
+                scene.unaries,
                 threads=1,
             )
             for _ in range(self.fixed.iterations):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf.gaussian import filtered
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
-from deeplab_tf.crf.numba_engine import filtered
 
 
 def relative_error(found, expected):

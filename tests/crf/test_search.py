@@ -156,7 +156,8 @@ def test_weights_computed_together_are_as_each_alone(scenes, weights):
     for active in (np.array([True, True, True]), np.array([True, False, True])):
 
         def field(weights, active=active):
-            made = numba_engine.MeanField(lattices[0], weights, lattices[1], 3.0, probabilities, active, 1)
+            unaries = numba_engine.Unaries(probabilities, active, len(weights), 1)
+            made = numba_engine.MeanField(lattices[0], weights, lattices[1], 3.0, unaries, 1)
             for _ in range(5):
                 made.update()
             return made

@@ -1,0 +1,101 @@
+"""Measures the search for the parameters of the CRF against the same grid through pydensecrf, in one process.
+
+    python benchmarks/crf_search.py --images=../shared/camvid/val --labels=../shared/camvid/valannot
+
+The grid is the paper's coarse one, 128 sets of parameters. pydensecrf runs them one after the other on one core, as a
+script that calls it would; ours uses all cores. Images, probabilities and sizes are those of benchmarks/crf.py, where
+every class is believed in somewhere: with a trained network, which rules out most classes, the search is faster still
+(`--believed` imitates it: so many classes keep their probabilities, the others get next to none).
+"""
+
+import argparse
+import itertools
+import pathlib
+import time
+
+import numpy as np
+import PIL.Image
+from crf import load
+
+from deeplab_tf import crf
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.crf.search import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts, mean_iou
+
+# (width, height), classes: a CamVid frame and a VOC image.
+SIZES = {"camvid": ((480, 360), 11), "voc": ((500, 375), 21)}
+
+
+def by_pydensecrf(samples: list, classes: int) -> tuple[dict, list[float]]:
+    """The mean IoU of every point of the grid, and the seconds for each sample."""
+    grid = list(itertools.product(WEIGHTS, SPATIAL_STDS, COLOR_STDS))
+    counts = {point: 0 for point in grid}
+    seconds = []
+    for image, probabilities, label in samples:
+        began = time.perf_counter()
+        for point in grid:
+            found = DenseCRF(*point, backend="pydensecrf")(image, probabilities, return_labels=True)
+            counts[point] += class_counts(label.astype(int), found.astype(int), classes, 255)
+        seconds.append(time.perf_counter() - began)
+    return {point: mean_iou(found) for point, found in counts.items()}, seconds
+
+
+def by_search(samples: list, classes: int) -> tuple[dict, float]:
+    """The same of `crf.search`, and its seconds for all samples."""
+    began = time.perf_counter()
+    result = crf.search(samples, classes, fine=False)
+    seconds = time.perf_counter() - began
+    points = {
+        (t.crf.bilateral_weight, t.crf.bilateral_spatial_std, t.crf.bilateral_color_std): t for t in result.trials
+    }
+    return {point: trial.mean_iou for point, trial in points.items()}, seconds
+
+
+def believed_only(probabilities: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
+    """The probabilities with all but the `count` most frequent classes of the label at almost nothing."""
+    order = np.argsort(-np.bincount(label[label != 255], minlength=probabilities.shape[-1]), kind="stable")
+    kept = probabilities.copy()
+    kept[..., order[count:]] *= 1e-4
+    return kept / kept.sum(-1, keepdims=True)
+
+
+def main() -> None:
+    """Parses the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of photographs (.png)")
+    parser.add_argument("--labels", type=pathlib.Path, required=True, help="folder of label maps of the same names")
+    parser.add_argument("--ignore", type=int, default=11, help="the label of pixels without a class (CamVid: 11)")
+    parser.add_argument("--count", type=int, default=2, help="photographs to measure on")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--believed", type=int, help="classes that are believed in; all by default")
+    arguments = parser.parse_args()
+    paths = sorted(arguments.images.glob("*.png"))
+    paths = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
+    for name in arguments.sizes:
+        size, classes = SIZES[name]
+        samples = []
+        for path in paths:
+            image, probabilities = load(path, arguments.labels, size, classes, arguments.ignore)
+            label = np.array(PIL.Image.open(arguments.labels / path.name).resize(size, PIL.Image.NEAREST))
+            label[label == arguments.ignore] = 255
+            if arguments.believed:
+                probabilities = believed_only(probabilities, label, arguments.believed)
+            samples.append((image, probabilities, label))
+        crf.search(samples[:1], classes, spatial_stds=(30,), color_stds=(3,), fine=False)  # the compilation
+        ratios = []
+        for sample in samples:
+            ours, seconds = by_search([sample], classes)
+            theirs, (their_seconds,) = by_pydensecrf([sample], classes)
+            ratios.append(their_seconds / seconds)
+            difference = max(abs(ours[point] - theirs[point]) for point in theirs)
+            print(
+                f"{name}: {len(theirs)} sets of parameters on one image of {size[0]}x{size[1]}, {classes} classes: "
+                f"pydensecrf {their_seconds:.1f} s, search {seconds:.1f} s on {available_cores()} cores: "
+                f"{ratios[-1]:.1f}x as fast; mean IoU differs by {100 * difference:.3f} points at most",
+                flush=True,
+            )
+        print(f"{name}: {np.median(ratios):.1f}x as fast (median)")
+
+
+if __name__ == "__main__":
+    main()
