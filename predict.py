@@ -1,10 +1,13 @@
-"""Segments your photographs: indexed PNG masks and overlays, or probabilities, polygons, COCO annotations.
+"""Segments your photographs, a video or what a camera sees: masks, overlays, probabilities, polygons, COCO annotations.
 
 python predict.py --model_dir=runs/voc --input='photos/*.jpg' --output_dir=out
 python predict.py --model_dir=runs/voc --input=photos --output_dir=out --crf        with the dense CRF as well
 python predict.py --model_dir=runs/voc --input=photos --output_dir=out --format=masks,probabilities,polygons,coco
+python predict.py --model_dir=runs/voc --input=street.mp4 --output_dir=out          an overlay video
+python predict.py --model_dir=runs/voc --input=camera:0 --output_dir=out            until Ctrl-C, or --limit frames
 
-When it was stopped, the same command goes on; images that are done and have not changed since are left out.
+Stopped among photographs, the same command goes on: images that are done and have not changed since are left out.
+Videos and cameras need OpenCV: pip install -e '.[video]'. Everything about it: docs/predict.md.
 """
 
 import pathlib
@@ -15,21 +18,54 @@ from deeplab_tf.flags import FLAGS
 
 
 def main() -> None:
-    """Segments the images that --input names."""
-    from deeplab_tf.evaluation import Segmenter, predict
-    from deeplab_tf.evaluation.predict import find_images
+    """Segments what --input names."""
+    from deeplab_tf.evaluation.frames import is_video
 
-    inputs = find_images(FLAGS.input)[: FLAGS.limit]
-    segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
-    output_dir = FLAGS.output_dir or pathlib.Path(FLAGS.model_dir) / "predictions"
-    predictions = predict(segmenter, inputs, output_dir, FLAGS.format)
-    before = f", {predictions.done_before} had been done before" if predictions.done_before else ""
-    print(f"segmented  {predictions.images} of {len(inputs)} images in {predictions.seconds:.1f} s{before}")
-    print(f"written    {', '.join(FLAGS.format)} to {predictions.output_dir}")
-    if predictions.unreadable:
-        raise UserError(f"{len(predictions.unreadable)} files left out: " + "; ".join(predictions.unreadable))
-    if predictions.stopped:
+    (predict_frames if is_video(FLAGS.input) else predict_photographs)()
+
+
+def predict_photographs() -> None:
+    """Segments images, and says how many and what could not be read."""
+    from deeplab_tf.evaluation.predict import find_images, predict
+
+    inputs, formats = find_images(FLAGS.input)[: FLAGS.limit], FLAGS.format or ["masks", "overlays"]
+    made = predict(load_segmenter(), inputs, output_dir(), formats)
+    before = f", {made.done_before} had been done before" if made.done_before else ""
+    print(f"segmented  {made.images} of {len(inputs)} images in {made.seconds:.1f} s{before}")
+    print(f"written    {', '.join(formats)} to {made.output_dir}")
+    if made.unreadable:
+        raise UserError(f"{len(made.unreadable)} files left out: " + "; ".join(made.unreadable))
+    if made.stopped:
         raise KeyboardInterrupt
+
+
+def predict_frames() -> None:
+    """Segments a video or what a camera sees, and says how fast."""
+    from deeplab_tf.evaluation.frames import opened
+    from deeplab_tf.evaluation.video import predict_video
+
+    opened(FLAGS.input).release()  # what cannot be opened is said before the network is loaded
+    formats = FLAGS.format or ["overlays"]
+    made = predict_video(load_segmenter(), FLAGS.input, output_dir(), formats, limit=FLAGS.limit)
+    dropped = f", {made.dropped} dropped to keep up" if made.dropped else ""
+    print(
+        f"segmented  {made.frames} frames in {made.seconds:.1f} s, {made.frames / made.seconds:.1f} a second{dropped}"
+    )
+    if made.expected and made.frames < made.expected and not made.stopped:
+        print(f"note       {FLAGS.input} says it has {made.expected} frames; the others could not be decoded")
+    print(f"written    {made.overlay or ', '.join(formats) + ' to ' + str(output_dir())}")
+
+
+def load_segmenter():
+    """The segmenter of --model_dir, with the flags of inference."""
+    from deeplab_tf.evaluation import Segmenter
+
+    return Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
+
+
+def output_dir() -> pathlib.Path:
+    """--output_dir or its default."""
+    return pathlib.Path(FLAGS.output_dir or pathlib.Path(FLAGS.model_dir) / "predictions")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,15 @@ TRAIN = [
 ]
 # The yardstick of the dense CRF: the module `pydensecrf`, built from source (needs a C++ compiler).
 PYDENSECRF = ["pydensecrf2"]
+# predict.py on videos and cameras.
+VIDEO = ["opencv-python-headless"]
+# Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
+SERVING = ["tensorflow-serving-api==2.20.*"]
 TEST = [
     *TRAIN,
     *PYDENSECRF,
+    *VIDEO,
+    *SERVING,
     "apache-beam",
     "cityscapesscripts",
     "hypothesis",
@@ -52,6 +58,8 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "pydensecrf": PYDENSECRF,
+        "video": VIDEO,
+        "serving": SERVING,
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "test": TEST,
     },

@@ -161,14 +161,19 @@ _string(
     "evaluation", "submission_dir", None, "Write masks for the server of VOC 2012 or Cityscapes there; see --val_split."
 )
 
-_string("prediction", "input", None, "An image, a folder of images, or a quoted glob; tools/refine.py: a folder.")
+_string(
+    "prediction",
+    "input",
+    None,
+    "An image, a folder of images, a quoted glob, a video, or camera:0; tools/refine.py: a folder.",
+)
 _string("prediction", "output_dir", None, "Folder for what is made; default of predict.py: <model_dir>/predictions.")
 _list(
     "prediction",
     "format",
-    ["masks", "overlays"],
-    "What to write of each image, one or more of: masks (indexed PNGs), overlays (pictures), probabilities (.npz), "
-    "polygons (GeoJSON), coco (run lengths, one file).",
+    None,
+    "What to write, one or more of: masks (indexed PNGs), overlays (pictures, or one video), probabilities (.npz), "
+    "polygons (GeoJSON), coco (run lengths, one file). Default: masks,overlays; of a video or camera: overlays.",
 )
 
 _string("refinement", "maps", None, "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.")

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_tf import files
+from deeplab_tf.crf.compiling import kernel
 
 _LEGEND_ROW = 18
 _MARGIN = 4
@@ -38,10 +39,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity:
     Returns:
         uint8 [H, W, 3].
     """
-    colors = _full_palette(palette)[labels].astype(np.float32)
-    mixed = image + opacity * (colors - image)
-    is_class = (labels < len(palette))[..., np.newaxis]
-    return np.where(is_class, np.rint(mixed), image).astype(np.uint8)
+    mixed = np.empty(image.shape, np.uint8)
+    _mix(np.ascontiguousarray(image), labels, palette, np.float32(opacity), mixed)
+    return mixed
 
 
 def panel(
@@ -90,3 +90,14 @@ def _full_palette(palette: np.ndarray) -> np.ndarray:
     full = np.full((256, 3), 255, np.uint8)
     full[: len(palette)] = palette
     return full
+
+
+@kernel
+def _mix(image, labels, palette, opacity, mixed):
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            for c in range(3):
+                value = np.float32(image[y, x, c])
+                if labels[y, x] < len(palette):
+                    value = np.rint(value + opacity * (np.float32(palette[labels[y, x], c]) - value))
+                mixed[y, x, c] = np.uint8(value)
