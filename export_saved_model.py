@@ -18,7 +18,9 @@ def main() -> None:
 
     segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
     precision = FLAGS.precision.removeprefix("mixed_")
-    version = export_saved_model(segmenter, FLAGS.export_dir, outputs=FLAGS.outputs, precision=precision)
+    version = export_saved_model(
+        segmenter, FLAGS.export_dir, outputs=FLAGS.outputs, precision=precision, max_pixels=FLAGS.max_pixels
+    )
     print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
 
 

@@ -194,6 +194,7 @@ _list(
     ["labels", "probabilities"],
     "What the served model returns: labels, probabilities, confidence (of the label).",
 )
+_integer("export", "max_pixels", 1 << 24, "The served model refuses larger images, to save its memory.", 1)
 
 # What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
 # machines, but not what is trained.

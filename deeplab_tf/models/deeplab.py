@@ -184,7 +184,9 @@ class DeepLab(keras.Model):
         maps, fused = {}, None
         for scale in self.scales:
             scaled = [geometry.scaled_size(side, scale) for side in padded]
-            inputs = geometry.pad_to_grid(geometry.resize(images, *scaled), self.output_stride)
+            inputs = images  # A graph that does not know their size would resize them to the same size.
+            if scale != 1.0:
+                inputs = geometry.pad_to_grid(geometry.resize(images, *scaled), self.output_stride)
             scores = network(inputs) if network else self.network(inputs, training=training)
             if len(self.scales) > 1:
                 height, width = (

@@ -9,10 +9,14 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.serving.encoded import check_size, decode_upright
 from deeplab_tf.serving.segmentation import SegmentationGraph
 
 # Pixels beyond an image's own size, in a batch of images of several sizes.
 PADDING_LABEL = 255
+
+# A photograph of 12 megapixels, as telephones take them, is below it.
+MAX_PIXELS = 1 << 24
 
 
 class ServedSegmenter(tf.Module):
@@ -22,6 +26,7 @@ class ServedSegmenter(tf.Module):
         segmenter: its model, classes, CRF, mirror and tiles.
         outputs: of "labels", "probabilities" and "confidence".
         precision: of the network: "float32", "bfloat16" or "float16"; default: that of the model.
+        max_pixels: of an image; larger ones are refused.
 
     Raises:
         UserError: an output or the precision is not one of these.
@@ -32,8 +37,10 @@ class ServedSegmenter(tf.Module):
         segmenter: Segmenter,
         outputs: Sequence[str] = ("labels", "probabilities"),
         precision: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         super().__init__(name="segmenter")
+        self._max_pixels = max_pixels
         self._graph = SegmentationGraph(segmenter, outputs, precision)
         # The graph's only variables, for the SavedModel to store: those of the network are constants of the graph.
         self.preprocessing = [variable.value for variable in segmenter.model.preprocess.variables]
@@ -45,9 +52,9 @@ class ServedSegmenter(tf.Module):
         `probabilities` float32 [B, H, W, C], `confidence` float32 [B, H, W], the probability of the label.
 
         serve_bytes: `image_bytes` string [B], each an encoded JPEG, PNG, BMP, WebP or (its first frame) GIF, of any
-        sizes -> the outputs as above, padded at the right and bottom to the largest (labels with 255, the others with
-        0); `sizes` int32 [B, 2], the height and width of each; with the labels also `mask_png` string [B], those of
-        each at its own size as an encoded PNG.
+        sizes, turned upright as its EXIF orientation says -> the outputs as above, padded at the right and bottom to
+        the largest (labels with 255, the others with 0); `sizes` int32 [B, 2], the height and width of each, upright;
+        with the labels also `mask_png` string [B], those of each at its own size as an encoded PNG.
         """
         return {
             "serving_default": self.serve_images.get_concrete_function(),
@@ -57,7 +64,8 @@ class ServedSegmenter(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments a batch of images of one size."""
-        return self._graph(images)
+        with tf.control_dependencies([check_size(*tf.unstack(tf.shape(images)[1:3]), self._max_pixels)]):
+            return self._graph(tf.identity(images))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -73,8 +81,7 @@ class ServedSegmenter(tf.Module):
             specs["mask_png"] = tf.TensorSpec([], tf.string)
 
         def segment(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-            image = tf.ensure_shape(image, [None, None, 3])
+            image = decode_upright(encoded, self._max_pixels)
             pixels = {output: values[0] for output, values in self.serve_images(image[tf.newaxis]).items()}
             served = {output: tf.RaggedTensor.from_tensor(values) for output, values in pixels.items()}
             served["sizes"] = tf.shape(image)[:2]
@@ -94,6 +101,7 @@ def export_saved_model(
     *,
     outputs: Sequence[str] = ("labels", "probabilities"),
     precision: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> pathlib.Path:
     """Writes the next numbered version of a SavedModel.
 
@@ -106,6 +114,7 @@ def export_saved_model(
         outputs: of "labels", "probabilities" and "confidence".
         precision: of the network: "float32", "bfloat16" or "float16"; default: that of the model. Scores,
             probabilities and CRF are float32.
+        max_pixels: of an image; larger ones are refused with an error that says so.
 
     Returns:
         the version directory.
@@ -113,7 +122,7 @@ def export_saved_model(
     Raises:
         UserError: an output or the precision is not one of these.
     """
-    served = ServedSegmenter(segmenter, outputs, precision)
+    served = ServedSegmenter(segmenter, outputs, precision, max_pixels)
     export_dir = pathlib.Path(export_dir).expanduser()
     export_dir.mkdir(parents=True, exist_ok=True)
     aside = export_dir / f".export-{os.getpid()}.part"

@@ -1,0 +1,134 @@
+"""Image files of all kinds, and what is none, in the graph that TF Serving runs; Pillow says what is right."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from deeplab_tf import DeepLab, Segmenter
+from deeplab_tf.serving import ServedSegmenter
+from deeplab_tf.serving.encoded import decode_upright
+
+MAX_PIXELS = 4000
+decode = tf.function(
+    lambda encoded: decode_upright(encoded, MAX_PIXELS), input_signature=[tf.TensorSpec([], tf.string)]
+)
+
+
+def picture(height: int = 40, width: int = 57) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    channels = [255 * y // height, 255 * x // width, 255 * (x + y) // (height + width)]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def rgb(file: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        encoded(picture(), "PNG"),
+        encoded(picture().convert("L"), "PNG"),
+        encoded(picture().convert("P"), "PNG"),
+        encoded(picture().convert("RGBA").rotate(20), "PNG"),
+        encoded(picture().convert("1"), "PNG"),
+        encoded(picture(), "BMP"),
+        encoded(picture().convert("P"), "GIF", save_all=True, append_images=[picture().rotate(180).convert("P")]),
+        encoded(picture(), "WEBP", lossless=True),
+        encoded(picture().convert("RGBA"), "WEBP", lossless=True),
+    ],
+    ids=["png", "grey", "palette", "rgba", "1 bit", "bmp", "animated gif", "webp", "webp rgba"],
+)
+def test_lossless_files_are_decoded_as_by_pillow(file):
+    np.testing.assert_array_equal(decode(file), rgb(file))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        encoded(picture(), "JPEG", quality=95, subsampling=0),
+        encoded(picture().convert("L"), "JPEG", quality=95),
+        encoded(picture().convert("CMYK"), "JPEG", quality=95),
+        encoded(picture(), "JPEG", quality=95, progressive=True),
+        encoded(picture(), "WEBP", quality=95),
+    ],
+    ids=["jpeg", "grey", "cmyk", "progressive", "webp"],
+)
+def test_lossy_files_are_decoded_as_by_pillow_but_for_rounding(file):
+    assert np.abs(decode(file).numpy().astype(int) - rgb(file)).max() <= 5
+
+
+def test_16_bits_lose_their_lower_half():
+    values = np.random.default_rng(0).integers(0, 1 << 16, (20, 30)).astype(np.uint16)
+    expected = np.repeat((values >> 8).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(values), "PNG")), expected)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_jpegs_are_turned_upright(orientation, big_endian):
+    order = ">" if big_endian else "<"
+    entries = [(0x010F, 2, 3, b"abc\0"), (0x0112, 3, 1, struct.pack(order + "HH", orientation, 0))]
+    directory = b"".join(struct.pack(order + "HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    tiff = (b"MM" if big_endian else b"II") + struct.pack(order + "HIH", 42, 8, len(entries)) + directory + b"\0" * 4
+    file = encoded(picture(), "JPEG", quality=95, subsampling=0, comment=b"before it", exif=b"Exif\0\0" + tiff)
+    expected = rgb(file)
+    assert (expected.shape[0] == 57) == (5 <= orientation <= 8)
+    found = decode(file).numpy()
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 5
+
+
+def test_damaged_exif_counts_as_none():
+    file = encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    assert decode(file).shape == (40, 57, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "expected the bytes of a JPEG, PNG"),
+        (b"\xff\xd8", "expected the bytes of a JPEG, PNG"),
+        (b"%PDF-1.7 and so on, more than thirty-two bytes of it", "expected the bytes of a JPEG, PNG"),
+        (encoded(picture(), "TIFF"), "expected the bytes of a JPEG, PNG"),
+        (encoded(picture(), "PNG")[:200], "PNG"),
+        (encoded(picture(), "JPEG")[:100], "JPEG"),
+        (b"\xff\xd8\xff no photograph", "JPEG"),
+        *((encoded(picture(64, 63), kind), "at most 4000 pixels.*64.*63") for kind in ("PNG", "JPEG", "BMP", "GIF")),
+        (encoded(picture(64, 63), "WEBP"), "at most 4000 pixels.*64.*63"),
+        (encoded(picture(64, 63), "WEBP", lossless=True), "at most 4000 pixels.*64.*63"),
+        (encoded(picture(64, 63).convert("RGBA").rotate(9), "WEBP"), "at most 4000 pixels.*64.*63"),
+        # Four terabytes, were they decoded.
+        (encoded(picture(), "PNG")[:16] + struct.pack(">II", 1 << 20, 1 << 20), "at most 4000 pixels.*1048576"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,
+)
+def test_what_cannot_be_is_refused_by_an_error_that_says_so(file, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){message}"):
+        decode(file)
+    assert decode(encoded(picture(), "PNG")).shape == (40, 57, 3)  # and it goes on
+
+
+def test_the_served_model_refuses_and_goes_on():
+    segmenter = Segmenter(DeepLab("resnet_tiny", "linear", num_classes=3, scales=(1.0,)))
+    module = ServedSegmenter(segmenter, ["labels"], max_pixels=MAX_PIXELS)
+    good = encoded(picture(), "JPEG", exif=Image.Exif())
+    for bad in (b"no image", encoded(picture(64, 63), "PNG")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected"):
+            module.serve_bytes(tf.constant([good, bad]))
+    for shape in ((1, 64, 63, 3), (1, 0, 5, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at least one and at most 4000 pixels"):
+            module.serve_images(tf.zeros(shape, tf.uint8))
+    image = decode(good).numpy()
+    np.testing.assert_array_equal(module.serve_bytes(tf.constant([good]))["labels"][0], segmenter(image).labels)
+    assert module.serve_bytes(tf.constant([], tf.string))["labels"].shape[0] == 0
