@@ -52,7 +52,19 @@ KNOWN = {
     known.name: known
     for known in (
         _known("shapes", classes.SHAPES, {"train": 400, "val": 100}),
-        _known("voc2012", classes.VOC, {"train": 1464, "val": 1449, "aug": 9118, "test": 1456}),
+        _known(
+            "voc2012",
+            classes.VOC,
+            {
+                "train": 1464,
+                "val": 1449,
+                "aug": 9118,
+                "test": 1456,
+                "trainaug": 10582,
+                "trainval": 2913,
+                "trainvalaug": 12031,
+            },
+        ),
         _known("pascal_context", classes.PASCAL_CONTEXT, {"train": 4998, "val": 5105}),
         _known("pascal_context/59", classes.PASCAL_CONTEXT[1:], {"train": 4998, "val": 5105}),
         _known("person_part", ("background", *classes.PERSON_PARTS), {"train": 1716, "val": 1817}),

@@ -35,7 +35,7 @@ def parsed():
             FLAGS.unparse_flags()
             for name in (name for names in flags.TOPICS.values() for name in names):
                 FLAGS[name].unparse()
-            FLAGS(["train.py", f"--flagfile=experiments/{row}.flags"])
+            FLAGS(["train.py", f"--flagfile={row if row.endswith('.flags') else f'experiments/{row}.flags'}"])
             return FLAGS
 
         yield parse
@@ -76,6 +76,15 @@ def test_a_row_parses_to_what_its_table_says(row, parsed):
     assert found.random_scale == (["0.5", "1.5"] if "aug" in row else ["0.5", "0.5"] if "half" in row else ["1", "1"])
     assert ("coco_resnet101" in found.initial_weights) == ("msc_coco" in row)
     assert found.crf == ("crf" in {**dict.fromkeys(row.split("_")), **published(row)})
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in REPOSITORY.glob("*.flags")))
+def test_the_recipe_of_a_data_set_names_its_splits_and_a_network(recipe, parsed):
+    found = parsed(recipe)
+    known = data.info(found.dataset)
+    assert known.splits[found.train_split] > 0 and known.splits[found.val_split] > 0
+    model = DeepLab(found.backbone, found.head, known.num_classes, found.output_stride, flags.numbers("scales"))
+    assert model.scales == flags.numbers("scales")
 
 
 def published(row: str) -> dict:
