@@ -14,7 +14,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.tiling import Tiling
-from deeplab_tf.evaluation.upsampling import highest, upsampled_labels, upsampled_probabilities
+from deeplab_tf.evaluation.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
 from deeplab_tf.training.checkpoints import best_checkpoint
 from deeplab_tf.training.run_files import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
@@ -189,7 +189,7 @@ class Segmenter:
     def refined(self, image: np.ndarray, unrefined: Segmentation) -> Segmentation:
         """What the CRF makes of the network's probabilities. Needs no network, so another thread may run it."""
         marginals = self.crf(image, unrefined.probabilities)
-        return Segmentation(lambda: highest(marginals), marginals)
+        return Segmentation(lambda: marginals.argmax(-1).astype(np.uint8), marginals)
 
     def _score_maps(self, images: np.ndarray) -> np.ndarray:
         """uint8 [B, H, W, 3] -> float32 [B, h, w, C], to the end of the padding; larger images tile by tile."""

@@ -55,13 +55,6 @@ def upsampled_probabilities(score_maps: np.ndarray, height: int, width: int, out
     return probabilities
 
 
-def highest(scores: np.ndarray) -> np.ndarray:
-    """Labels uint8 [H, W] of float32 [H, W, C]: `scores.argmax(-1)`, several times faster for a few classes."""
-    labels = np.empty(scores.shape[:2], np.uint8)
-    _highest(np.ascontiguousarray(scores), labels)
-    return labels
-
-
 @kernel
 def _interpolated_row(score_maps, output_stride, y, rows):
     """rows [V, w, C] = the score maps at the height of pixel row y."""
@@ -77,56 +70,75 @@ def _interpolated_row(score_maps, output_stride, y, rows):
 
 
 @kernel
-def _interpolated_pixel(row, output_stride, x, pixel):
-    """pixel [C] = the interpolated row [w, C] at pixel column x."""
-    last = row.shape[0] - 1
-    j = min(x // output_stride, last)
-    right = min(j + 1, last)
-    weight = np.float32(x - j * output_stride) / np.float32(output_stride)
-    for c in range(row.shape[1]):
-        pixel[c] = row[right, c] * weight + row[j, c] * (np.float32(1) - weight)
-
-
-@kernel
-def _scores_of_pixel(rows, output_stride, x, width, pixel, mirrored_pixel):
-    """pixel [C] = the mean over the views; the second one is mirrored."""
-    _interpolated_pixel(rows[0], output_stride, x, pixel)
-    if len(rows) == 2:
-        _interpolated_pixel(rows[1], output_stride, width - 1 - x, mirrored_pixel)
-        for c in range(len(pixel)):
-            pixel[c] = (pixel[c] + mirrored_pixel[c]) * np.float32(0.5)
+def _interpolated_class(row, output_stride, scores):
+    """scores [W] = the interpolated scores of one class [w] at every pixel column; in runs that vectorise."""
+    last = len(row) - 1
+    for j in range(len(row)):
+        start = j * output_stride
+        here, right = row[j], row[min(j + 1, last)]
+        for k in range(min(output_stride, len(scores) - start)):
+            weight = np.float32(k) / np.float32(output_stride)
+            scores[start + k] = right * weight + here * (np.float32(1) - weight)
 
 
 @kernel
 def _labels(score_maps, output_stride, labels):
     height, width = labels.shape
-    rows = np.empty((score_maps.shape[0], *score_maps.shape[2:]), np.float32)
-    pixel, mirrored_pixel = np.empty((2, score_maps.shape[3]), np.float32)
+    views, _, columns, classes = score_maps.shape
+    rows = np.empty((views, columns, classes), np.float32)
+    scores, mirrored = np.empty((2, width), np.float32)
+    highest, best = np.empty(width, np.float32), np.empty(width, np.int32)
     for y in range(height):
         _interpolated_row(score_maps, output_stride, y, rows)
+        highest[:] = -np.inf
+        best[:] = 0
+        for c in range(classes):
+            _interpolated_class(rows[0, :, c], output_stride, scores)
+            if views == 2:
+                _interpolated_class(rows[1, :, c], output_stride, mirrored)
+                for x in range(width):
+                    scores[x] = (scores[x] + mirrored[width - 1 - x]) * np.float32(0.5)
+            for x in range(width):
+                higher = scores[x] > highest[x]
+                best[x] = c if higher else best[x]
+                highest[x] = scores[x] if higher else highest[x]
         for x in range(width):
-            _scores_of_pixel(rows, output_stride, x, width, pixel, mirrored_pixel)
-            best = 0
-            for c in range(1, len(pixel)):
-                if pixel[c] > pixel[best]:
-                    best = c
-            labels[y, x] = best
+            labels[y, x] = best[x]
+
+
+@kernel
+def _interpolated_pixels(row, output_stride, pixels):
+    """pixels [W, C] = the scores of a row [w, C] interpolated at every pixel column."""
+    last = row.shape[0] - 1
+    for x in range(pixels.shape[0]):
+        j = x // output_stride
+        weight = np.float32(x - j * output_stride) / np.float32(output_stride)
+        here, right, pixel = row[j], row[min(j + 1, last)], pixels[x]
+        for c in range(len(pixel)):
+            pixel[c] = right[c] * weight + here[c] * (np.float32(1) - weight)
 
 
 @kernel
 def _scores_below_maximum(score_maps, output_stride, top, band):
     """band [n, W, C] = the scores of the image's rows from `top` on, minus the highest of each pixel."""
-    rows = np.empty((score_maps.shape[0], *score_maps.shape[2:]), np.float32)
-    mirrored_pixel = np.empty(score_maps.shape[3], np.float32)
+    views, _, columns, classes = score_maps.shape
+    width = band.shape[1]
+    rows = np.empty((views, columns, classes), np.float32)
+    mirrored = np.empty((width if views == 2 else 0, classes), np.float32)
     for y in range(band.shape[0]):
         _interpolated_row(score_maps, output_stride, top + y, rows)
-        for x in range(band.shape[1]):
+        _interpolated_pixels(rows[0], output_stride, band[y])
+        if views == 2:
+            _interpolated_pixels(rows[1], output_stride, mirrored)
+            for x in range(width):
+                for c in range(classes):
+                    band[y, x, c] = (band[y, x, c] + mirrored[width - 1 - x, c]) * np.float32(0.5)
+        for x in range(width):
             pixel = band[y, x]
-            _scores_of_pixel(rows, output_stride, x, band.shape[1], pixel, mirrored_pixel)
             highest = pixel[0]
-            for c in range(1, len(pixel)):
+            for c in range(1, classes):
                 highest = max(highest, pixel[c])
-            for c in range(len(pixel)):
+            for c in range(classes):
                 pixel[c] -= highest
 
 
@@ -140,14 +152,3 @@ def _divide_by_sum(band):
                 total += pixel[c]
             for c in range(len(pixel)):
                 pixel[c] /= total
-
-
-@kernel
-def _highest(scores, labels):
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            best = 0
-            for c in range(1, scores.shape[2]):
-                if scores[y, x, c] > scores[y, x, best]:
-                    best = c
-            labels[y, x] = best

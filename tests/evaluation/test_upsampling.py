@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.evaluation.upsampling import highest, upsampled_labels, upsampled_probabilities
+from deeplab_tf.evaluation.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import geometry
 
 
@@ -18,7 +18,6 @@ def test_against_interpolation_as_a_product_of_matrices(height, width, stride, c
     probabilities = upsampled_probabilities(score_map, height, width, stride)
     np.testing.assert_array_equal(upsampled_labels(score_map, height, width, stride), np.argmax(logits, -1))
     np.testing.assert_allclose(probabilities, tf.nn.softmax(logits), atol=1e-6)
-    np.testing.assert_array_equal(highest(probabilities), probabilities.argmax(-1))
 
 
 def test_scores_far_apart_do_not_overflow():
@@ -28,7 +27,6 @@ def test_scores_far_apart_do_not_overflow():
 
 def test_of_equal_scores_the_first_class_wins():
     assert (upsampled_labels(np.zeros((1, 3, 3, 4), np.float32), 17, 17, 8) == 0).all()
-    assert (highest(np.zeros((17, 17, 4), np.float32)) == 0).all()
 
 
 @pytest.mark.parametrize("width", [41, 44])  # the mirrored grid sits on the other one, or between
