@@ -4,7 +4,8 @@ python benchmarks/train_step.py                  ResNet-101 ASPP-L, crop 321, on
 python benchmarks/train_step.py --multi_scale    inputs at 0.5, 0.75 and 1
 
 Both sides: forward, the losses of all score maps, backward, one SGD update with momentum and weight decay, batch norm
-frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts.
+frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts. A large matrix product, timed in
+the same turns, tells what the machine can do at most; benchmarks/step_cost.py counts the arithmetic of a step.
 """
 
 import os
@@ -26,6 +27,8 @@ _THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of each side
 
 CLASSES = 21
 RATES = (6, 12, 18, 24)
+# Of each block's last batch norm, on both sides: random weights with frozen batch norm would overflow otherwise.
+RESIDUAL = 0.1
 
 
 def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
@@ -37,6 +40,9 @@ def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
     from deeplab_tf.training.trainer import DeepLabTrainer
 
     model = DeepLab("resnet101", "aspp_l", num_classes=CLASSES, scales=scales)
+    for weight in model.network.weights:
+        if "branch2c" in weight.path and weight.path.endswith("gamma"):
+            weight.assign(weight * RESIDUAL)
     optimizer = training.CaffeSGD(1e-9, multipliers=training.caffe_multipliers(model))
     optimizer.build(model.trainable_variables)
     dataset = tf.data.Dataset.from_tensors({"image": images, "label": labels}).repeat()
@@ -58,6 +64,7 @@ def pytorchs(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...], 
     from torch import nn
 
     torch.set_num_threads(_THREADS.value)
+    torch.set_flush_denormal(True)  # as TensorFlow does
 
     class ConvBN(nn.Sequential):
         def __init__(self, inputs, outputs, size, stride=1, rate=1):
@@ -92,6 +99,8 @@ def pytorchs(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...], 
                 if isinstance(module, nn.BatchNorm2d):
                     for parameter in module.parameters():
                         parameter.requires_grad_(False)
+                if isinstance(module, Bottleneck):
+                    nn.init.constant_(module.increase[1].weight, RESIDUAL)
 
         def forward(self, x):
             features = self.features(x)
@@ -126,6 +135,14 @@ def pytorchs(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...], 
     return step
 
 
+def matrix_product():
+    """A product of two 2048x2048 matrices in float32, 17.2 GFLOP, as a function without arguments."""
+    import torch
+
+    a, b = torch.rand(2, 2048, 2048)
+    return lambda: a @ b
+
+
 def main(_) -> None:
     """Prints seconds per step of each side and their ratio."""
     rng = np.random.default_rng(0)
@@ -137,17 +154,22 @@ def main(_) -> None:
         "PyTorch": pytorchs(images, labels, scales, channels_last=False),
         "PyTorch, channels_last": pytorchs(images, labels, scales, channels_last=True),
     }
-    seconds = {name: [] for name in sides}
+    ceiling = matrix_product()
+    rates, seconds = [], {name: [] for name in sides}
     for repeat in range(_STEPS.value + 1):
         for name, step in sides.items():
             started = time.perf_counter()
             step()
             if repeat:  # The first step compiles and allocates.
                 seconds[name].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        ceiling()
+        rates.append(2 * 2048**3 / 1e9 / (time.perf_counter() - started))
     print(f"ResNet-101 aspp_l, scales {scales}, batch {_BATCH.value}, crop {_CROP.value}, {_THREADS.value} threads")
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     for name, values in seconds.items():
         print(f"{name:<24} median {medians[name]:.2f} s per step ({min(values):.2f} to {max(values):.2f})")
+    print(f"{'matrix product':<24} median {np.median(rates):.0f} GFLOP/s")
     fastest = min(value for name, value in medians.items() if name != "deeplab_tf")
     print(f"ratio, PyTorch's faster layout over deeplab_tf: {fastest / medians['deeplab_tf']:.2f}")
 

@@ -53,6 +53,8 @@ class AtrousConv2D(layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         """The convolution without its bias; called by `keras.layers.Conv2D`."""
+        if self.kernel_size == (1, 1):
+            return pointwise_convolution(inputs, kernel, self.strides[0])
         if self.rate == 1:
             return super().convolution_op(inputs, kernel)
         if self.implementation == "deinterlace":
@@ -73,6 +75,27 @@ class AtrousConv2D(layers.Conv2D):
             "rate": self.rate,
             "implementation": self.implementation,
         }
+
+
+def pointwise_convolution(inputs, kernel, stride: int = 1):
+    """A 1x1 convolution as one matrix product, which forward and backward is faster than a convolution on a CPU.
+
+    Args:
+        inputs: float [B, H, W, C].
+        kernel: float [1, 1, C, filters].
+        stride: between two outputs.
+
+    Returns:
+        float [B, ceil(H / stride), ceil(W / stride), filters].
+    """
+    if stride > 1:
+        inputs = inputs[:, ::stride, ::stride]
+    batch, height, width = ops.shape(inputs)[:3]
+    channels, filters = kernel.shape[2:]
+    product = ops.matmul(
+        ops.reshape(inputs, (batch * height * width, channels)), ops.reshape(kernel, (channels, filters))
+    )
+    return ops.reshape(product, (batch, height, width, filters))
 
 
 def convolution_by_taps(inputs, kernel, rate: int):
