@@ -1,0 +1,103 @@
+"""Draws the pictures of crf.md: what the two kernels do, and mean field on a photograph.
+
+python docs/crf_pictures.py --model_dir=runs/camvid --images=CamVid/val --labels=CamVid/valannot
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+import PIL.Image
+from matplotlib.figure import Figure
+
+from deeplab_tf import Segmenter
+from deeplab_tf.crf import DenseCRF
+from deeplab_tf.evaluation.pictures import overlay
+
+FRAME = "0016E5_08045.png"
+# Where the kernels are drawn: (row, column) of a CamVid frame, on the sky, a car, the road.
+PIXELS = ((60, 205), (228, 412), (300, 330))
+CLASS = "car"
+
+
+def kernels(image: np.ndarray, crf: DenseCRF) -> Figure:
+    """How near every pixel is to three of them by the first kernel, and to one of them by the second."""
+    rows, columns = np.indices(image.shape[:2])
+    figure = Figure(figsize=(16, 2.9), layout="constrained")
+    axes = figure.subplots(1, 2 + len(PIXELS))
+    axes[0].imshow(image)
+    axes[0].set_title("photograph, three of its pixels")
+
+    def show(ax, kernel, title, row, column):
+        gray = np.repeat(image.mean(-1, keepdims=True) / 255, 3, -1)
+        kernel = kernel[..., None]
+        ax.imshow(0.45 * gray * (1 - kernel) + np.array([1.0, 0.75, 0.1]) * kernel)
+        ax.plot(column, row, "o", ms=9, mfc="none", mec="red", mew=1.5)
+        ax.set_title(title)
+
+    for ax, (row, column) in zip(axes[1:-1], PIXELS, strict=True):
+        axes[0].plot(column, row, "o", ms=9, mfc="none", mec="red", mew=2)
+        distance = (rows - row) ** 2 + (columns - column) ** 2
+        color = ((image.astype(float) - image[row, column]) ** 2).sum(-1)
+        near = np.exp(-distance / 2 / crf.bilateral_spatial_std**2 - color / 2 / crf.bilateral_color_std**2)
+        show(
+            ax,
+            near,
+            rf"$k_1$: {crf.bilateral_spatial_std:g} pixels, {crf.bilateral_color_std:g} RGB units",
+            row,
+            column,
+        )
+    show(axes[-1], np.exp(-distance / 2 / crf.spatial_std**2), rf"$k_2$: {crf.spatial_std:g} pixels", row, column)
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return figure
+
+
+def mean_field(image: np.ndarray, label: np.ndarray, segmenter: Segmenter, crf: DenseCRF) -> Figure:
+    """The labels, and the score and belief maps of one class, iteration by iteration (Fig. 5 of the paper)."""
+    palette = segmenter.info.palette
+    which = segmenter.info.class_names.index(CLASS)
+    probabilities = segmenter.without_crf(image).probabilities
+    steps = {"network": (np.log(np.maximum(probabilities, 1e-5)), probabilities)}
+    for number, step in enumerate(crf.trace(image, probabilities), start=1):
+        if number in (1, 2, crf.iterations):
+            steps[f"iteration {number}"] = step
+    figure = Figure(figsize=(16, 7.4), layout="constrained")
+    axes = figure.subplots(3, 1 + len(steps))
+    axes[0, 0].imshow(image)
+    axes[0, 0].set_title("photograph")
+    axes[1, 0].imshow(overlay(image, label, palette))
+    axes[1, 0].set_title("truth")
+    axes[2, 0].axis("off")
+    for axis, (title, (scores, beliefs)) in zip(axes.T[1:], steps.items(), strict=True):
+        axis[0].imshow(overlay(image, beliefs.argmax(-1).astype(np.uint8), palette))
+        axis[0].set_title(title)
+        axis[1].imshow(scores[..., which], cmap="coolwarm", vmin=-10, vmax=10)
+        axis[1].set_title(f"score of '{CLASS}'")
+        axis[2].imshow(beliefs[..., which], cmap="gray", vmin=0, vmax=1)
+        axis[2].set_title(f"belief in '{CLASS}'")
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return figure
+
+
+def main() -> None:
+    """Draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_dir", required=True, help="a run on CamVid")
+    parser.add_argument("--images", type=pathlib.Path, required=True, help="CamVid's folder val")
+    parser.add_argument("--labels", type=pathlib.Path, required=True, help="CamVid's folder valannot")
+    arguments = parser.parse_args()
+    image = np.asarray(PIL.Image.open(arguments.images / FRAME).convert("RGB"))
+    label = np.asarray(PIL.Image.open(arguments.labels / FRAME))
+    crf = DenseCRF()
+    folder = pathlib.Path(__file__).parent
+    options = {"dpi": 90, "pil_kwargs": {"quality": 85}}
+    kernels(image, crf).savefig(folder / "crf_kernels.jpg", **options)
+    mean_field(image, label, Segmenter.load(arguments.model_dir), crf).savefig(folder / "crf_mean_field.jpg", **options)
+
+
+if __name__ == "__main__":
+    main()
