@@ -75,8 +75,9 @@ def compare(name: str, images: list, repeats: int) -> None:
         same = (marginals[way].argmax(-1) == marginals["pydensecrf"].argmax(-1)).mean()
         difference = np.abs(marginals[way] - marginals["pydensecrf"]).mean()
         print(
-            f"{name}: {way:24s} median {statistics.median(times):7.3f} s {ratio:5.2f}x as fast, least {min(times):6.3f} s "
-            f"{min(seconds['pydensecrf']) / min(times):5.2f}x  same labels {same:.4%}  mean difference {difference:.1e}",
+            f"{name}: {way:24s} median {statistics.median(times):7.3f} s {ratio:5.2f}x as fast, "
+            f"least {min(times):6.3f} s {min(seconds['pydensecrf']) / min(times):5.2f}x, "
+            f"same labels {same:.4%}, mean difference {difference:.1e}",
             flush=True,
         )
 
