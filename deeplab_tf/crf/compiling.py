@@ -27,7 +27,7 @@ def kernel(function: Callable) -> Callable:
 
 
 class _TellOnce(event.Listener):
-    """Says once per process that the kernels are being compiled: the first call then takes seconds, not a fraction."""
+    """Says once per process that the kernels are being compiled: the first call then takes long."""
 
     def __init__(self):
         self.told = False
@@ -35,7 +35,7 @@ class _TellOnce(event.Listener):
     def on_start(self, event):
         if not self.told and event.data["dispatcher"].__module__.startswith(__package__):
             self.told = True
-            _log.warning("compiling the dense CRF for this machine: some seconds, once (kept on disk for later runs)")
+            _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk for later runs)")
 
     def on_end(self, event):
         pass
