@@ -46,7 +46,8 @@ def test_marginals_sum_to_one(small):
     np.testing.assert_allclose(marginals.sum(axis=-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 7, 8, 9, 17, 25, 33, 60])
+# One register, full and not; two; six, in two pieces. (Every length of row is compiled: more would take long.)
+@pytest.mark.parametrize("classes", [1, 7, 8, 9, 42])
 def test_any_number_of_classes(small, classes):
     image, _ = small
     probabilities = np.random.default_rng(classes).dirichlet(np.ones(classes), image.shape[:2]).astype(np.float32)
