@@ -15,6 +15,7 @@ def main() -> None:
     """Exports a checkpoint of --model_dir."""
     from deeplab_tf.evaluation import Segmenter
     from deeplab_tf.serving import export_saved_model
+    from deeplab_tf.serving.warmup import WARMUP_FILE
 
     segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
     precision = FLAGS.precision.removeprefix("mixed_")
@@ -22,6 +23,8 @@ def main() -> None:
         segmenter, FLAGS.export_dir, outputs=FLAGS.outputs, precision=precision, max_pixels=FLAGS.max_pixels
     )
     print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
+    if not (version / WARMUP_FILE).is_file():
+        print("no warm-up requests in it: the package tensorflow-serving-api is missing; pip install -e '.[serving]'")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from deeplab_tf import files
 from deeplab_tf.evaluation.segmenter import Segmenter
 from deeplab_tf.serving.encoded import check_size, decode_upright
 from deeplab_tf.serving.segmentation import SegmentationGraph
+from deeplab_tf.serving.warmup import write_warmup_requests
 
 # Pixels beyond an image's own size, in a batch of images of several sizes.
 PADDING_LABEL = 255
@@ -54,7 +55,7 @@ class ServedSegmenter(tf.Module):
         serve_bytes: `image_bytes` string [B], each an encoded JPEG, PNG, BMP, WebP or (its first frame) GIF, of any
         sizes, turned upright as its EXIF orientation says -> the outputs as above, padded at the right and bottom to
         the largest (labels with 255, the others with 0); `sizes` int32 [B, 2], the height and width of each, upright;
-        with the labels also `mask_png` string [B], those of each at its own size as an encoded PNG.
+        with the labels also `mask_png_bytes` string [B], those of each at its own size as an encoded PNG.
         """
         return {
             "serving_default": self.serve_images.get_concrete_function(),
@@ -78,7 +79,7 @@ class ServedSegmenter(tf.Module):
         specs = {output: pixel_specs[output] for output in self._graph.outputs}
         specs["sizes"] = tf.TensorSpec([2], tf.int32)
         if "labels" in specs:
-            specs["mask_png"] = tf.TensorSpec([], tf.string)
+            specs["mask_png_bytes"] = tf.TensorSpec([], tf.string)
 
         def segment(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
             image = decode_upright(encoded, self._max_pixels)
@@ -86,7 +87,7 @@ class ServedSegmenter(tf.Module):
             served = {output: tf.RaggedTensor.from_tensor(values) for output, values in pixels.items()}
             served["sizes"] = tf.shape(image)[:2]
             if "labels" in pixels:
-                served["mask_png"] = tf.io.encode_png(pixels["labels"][..., tf.newaxis])
+                served["mask_png_bytes"] = tf.io.encode_png(pixels["labels"][..., tf.newaxis])
             return served
 
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
@@ -106,7 +107,8 @@ def export_saved_model(
     """Writes the next numbered version of a SavedModel.
 
     The version appears under its number only when it is whole, so a running TF Serving never loads half of it. What the
-    segmenter does is in the graph: the scales of its model, mirror, tiles and, where it has one, the CRF.
+    segmenter does is in the graph: the scales of its model, mirror, tiles and, where it has one, the CRF. Where the
+    package tensorflow-serving-api is installed, warm-up requests are with it.
 
     Args:
         segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
@@ -129,6 +131,7 @@ def export_saved_model(
     try:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(served, str(aside), signatures=served.signatures(), options=options)
+        write_warmup_requests(aside, served.signatures(), max_pixels)
         info = segmenter.info
         files.write_json(
             aside / "assets.extra" / "classes.json",

@@ -125,8 +125,8 @@ for i, image in enumerate(images):
     for name, value in served.signatures["serving_default"](images=image[tf.newaxis]).items():
         arrays[f"{name}_{i}"] = value[0].numpy()
 batch = served.signatures["serve_bytes"](image_bytes=tf.stack([tf.io.read_file(path) for path in paths]))
-arrays |= {f"bytes_{name}": value.numpy() for name, value in batch.items() if name != "mask_png"}
-arrays |= {f"png_{i}": tf.io.decode_png(png)[..., 0].numpy() for i, png in enumerate(batch["mask_png"])}
+arrays |= {f"bytes_{name}": value.numpy() for name, value in batch.items() if name != "mask_png_bytes"}
+arrays |= {f"png_{i}": tf.io.decode_png(png)[..., 0].numpy() for i, png in enumerate(batch["mask_png_bytes"])}
 np.savez(sys.argv[2], **arrays)
 """
 

@@ -138,7 +138,7 @@ def test_encoded_images_of_several_sizes_in_one_request(outputs):
     images = [patches(70, 51, 0), patches(33, 90, 1), patches(1, 1, 2)]
     module = ServedSegmenter(segmenter, outputs)
     found = module.serve_bytes(tf.constant([png(image) for image in images]))
-    assert sorted(found) == sorted([*outputs, "sizes", "mask_png"])
+    assert sorted(found) == sorted([*outputs, "sizes", "mask_png_bytes"])
     assert found["labels"].shape == (3, 70, 90)
     for i, image in enumerate(images):
         height, width = image.shape[:2]
@@ -146,7 +146,7 @@ def test_encoded_images_of_several_sizes_in_one_request(outputs):
         assert found["sizes"][i].numpy().tolist() == [height, width]
         np.testing.assert_array_equal(found["labels"][i, :height, :width], expected.labels)
         assert (found["labels"][i].numpy() == 255).sum() == 70 * 90 - height * width
-        np.testing.assert_array_equal(tf.io.decode_png(found["mask_png"][i])[..., 0], expected.labels)
+        np.testing.assert_array_equal(tf.io.decode_png(found["mask_png_bytes"][i])[..., 0], expected.labels)
         if len(outputs) == 3:
             probabilities = found["probabilities"][i, :height, :width]
             np.testing.assert_allclose(probabilities, expected.probabilities, atol=TOLERANCE)
