@@ -16,14 +16,19 @@ PYDENSECRF = ["pydensecrf2"]
 VIDEO = ["opencv-python-headless"]
 # Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
 SERVING = ["tensorflow-serving-api==2.20.*"]
+# Other forms of an export: the converter to ONNX. LiteRT's is part of TensorFlow.
+EXPORT = ["onnx", "tf2onnx>=1.17"]
 TEST = [
     *TRAIN,
     *PYDENSECRF,
     *VIDEO,
     *SERVING,
+    *EXPORT,
+    "ai-edge-litert",
     "apache-beam",
     "cityscapesscripts",
     "hypothesis",
+    "onnxruntime",
     "playwright",
     "pytest",
     "ruff",
@@ -60,6 +65,7 @@ setuptools.setup(
         "pydensecrf": PYDENSECRF,
         "video": VIDEO,
         "serving": SERVING,
+        "export": EXPORT,
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "test": TEST,
     },

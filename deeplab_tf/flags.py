@@ -194,6 +194,8 @@ _list(
     ["labels", "probabilities"],
     "What the served model returns: labels, probabilities, confidence (of the label).",
 )
+_list("export", "forms", ["saved_model"], "Forms to write: saved_model (for TF Serving), onnx, litert.")
+_list("export", "litert_size", ["513", "513"], "Height and width of the images of the LiteRT model, pixels.")
 _integer("export", "max_pixels", 1 << 24, "The served model refuses larger images, to save its memory.", 1)
 
 # What may differ between two starts of one run: it changes where files lie, how often something is done, or on what

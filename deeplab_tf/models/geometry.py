@@ -14,7 +14,8 @@ Size = Any  # a Python integer, or a scalar integer tensor
 
 def padded_size(size: Size, output_stride: int) -> Size:
     """Returns the smallest `output_stride * k + 1` that is at least `size`."""
-    return -(-(size - 1) // output_stride) * output_stride + 1
+    # Not -(-a // b): converters to ONNX round the quotient of a negative number up.
+    return (size + output_stride - 2) // output_stride * output_stride + 1
 
 
 def map_size(size: Size, output_stride: int) -> Size:

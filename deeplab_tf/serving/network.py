@@ -59,12 +59,12 @@ def inference_network(model: DeepLab, precision: str) -> Callable[[tf.Tensor], t
 
 def folded_weights(network: keras.Model, conv: AtrousConv2D) -> tuple[np.ndarray, np.ndarray]:
     """Kernel float32 [k, k, C, filters] and bias float32 [filters] of a convolution and the batch norm after it."""
-    kernel = np.array(conv.kernel, np.float64)
-    bias = np.array(conv.bias, np.float64) if conv.use_bias else np.zeros(conv.filters)
+    kernel = _float64(conv.kernel)
+    bias = _float64(conv.bias) if conv.use_bias else np.zeros(conv.filters)
     norms = [layer for layer in network.layers if _is_batch_norm(layer) and layer.input is conv.output]
     for norm in norms:
         gamma, beta, mean, variance = (
-            np.array(weight, np.float64) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+            _float64(weight) for weight in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
         )
         scale = gamma / np.sqrt(variance + norm.epsilon)
         kernel, bias = kernel * scale, (bias - mean) * scale + beta
@@ -123,6 +123,10 @@ def _apply(layer: layers.Layer, inputs: list[tf.Tensor], weights: tuple[np.ndarr
     if isinstance(layer, layers.ZeroPadding2D):
         return tf.pad(x, [[0, 0], *map(list, layer.padding), [0, 0]])
     raise NotImplementedError(f"{layer.name}: a {type(layer).__name__} cannot be exported yet")
+
+
+def _float64(weight: keras.Variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(weight).astype(np.float64)
 
 
 def _is_conv(layer: layers.Layer) -> bool:

@@ -25,18 +25,23 @@ class SegmentationGraph:
         outputs: of "labels" (uint8 [B, H, W]), "probabilities" (float32 [B, H, W, C]) and "confidence" (float32
             [B, H, W], the probability of the label).
         precision: of the network, see `inference_network`; default: that of the model.
+        in_bands: whether labels and confidence are found band after band of rows, which saves memory, where
+            probabilities are not asked for.
 
     Raises:
         UserError: an output is not one of these, or there is none; or the precision is not known.
     """
 
-    def __init__(self, segmenter: Segmenter, outputs: Sequence[str], precision: str | None = None):
+    def __init__(
+        self, segmenter: Segmenter, outputs: Sequence[str], precision: str | None = None, in_bands: bool = True
+    ):
         wrong = [output for output in outputs if output not in OUTPUTS]
         if wrong or not outputs:
             raise UserError(f"outputs={','.join(outputs)!r}: expected one or more of {', '.join(OUTPUTS)}")
         self.outputs = tuple(output for output in OUTPUTS if output in outputs)
         self.num_classes = segmenter.model.num_classes
         self._model = segmenter.model
+        self._in_bands = in_bands and segmenter.crf is None and "probabilities" not in self.outputs
         self._mirror = segmenter.mirror
         self._tiling = segmenter.tiling
         self._crf = segmenter.crf and dataclasses.replace(segmenter.crf, backend="tensorflow")
@@ -52,7 +57,7 @@ class SegmentationGraph:
         views = (images, images[:, :, ::-1]) if self._mirror else (images,)
         score_maps = [self._score_maps(view) for view in views]
         height, width = tf.unstack(tf.shape(images)[1:3])
-        if self._crf is None and "probabilities" not in self.outputs:
+        if self._in_bands:
             return self._highest(score_maps, height, width)
         probabilities = tf.nn.softmax(self._scores(score_maps, tf.range(height), width))
         if self._crf is not None:

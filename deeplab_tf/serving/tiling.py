@@ -25,7 +25,8 @@ def tiled_score_map(
     """
     batch, height, width = tf.unstack(tf.shape(images)[:3])
     stride, step = tiling.output_stride, tiling.size - 1 - tiling.overlap
-    rows, columns = (tf.maximum(1, -(-(side - 1 - tiling.overlap) // step)) for side in (height, width))
+    # As `Tiling.spans` counts, without the quotient of a negative number, which ONNX rounds up.
+    rows, columns = ((tf.maximum(1, side - 1 - tiling.overlap) + step - 1) // step for side in (height, width))
     map_height, map_width = (geometry.map_size(geometry.padded_size(side, stride), stride) for side in (height, width))
 
     def add_tile(tile: tf.Tensor, blended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

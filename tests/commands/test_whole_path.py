@@ -176,6 +176,8 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
         ("evaluate.py", ["--model_dir=runs/demo", "--tile_size=99", "--tile_overlap=90"], "tile_overlap=90"),
         ("predict.py", ["--model_dir=runs/demo", "--input=no*.jpg"], "found no image for 'no*.jpg'"),
         ("export_saved_model.py", ["--model_dir=runs/demo"], "--export_dir is missing"),
+        ("export_saved_model.py", ["--model_dir=runs/demo", "--export_dir=x", "--forms=pickle"], "--forms=pickle: exp"),
+        ("export_saved_model.py", ["--model_dir=runs/demo", "--export_dir=x", "--outputs=scores"], "outputs='scores'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_1(workplace, command, flags, message):

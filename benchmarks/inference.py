@@ -1,0 +1,222 @@
+"""Times an exported DeepLab against the same network in PyTorch: same weights, same images, in one run, in turn.
+
+python benchmarks/inference.py                                        ResNet-101 ASPP-L, 513x513, one and three scales
+python benchmarks/inference.py --precisions=bfloat16 --batches=1,8    throughput too
+
+Both sides go from uint8 images to the labels of every pixel. Ours is the `serving_default` signature of a SavedModel,
+loaded from disk. PyTorch runs in channels_last under inference_mode: as it is written, with batch norm folded, and
+compiled (inductor, weights frozen); in bfloat16 by autocast and with its weights converted. Its fastest counts.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from absl import app, flags, logging
+
+_SIZE = flags.DEFINE_integer("size", 513, "Height and width of the images, pixels.", lower_bound=9)
+_BATCHES = flags.DEFINE_list("batches", ["1"], "Images in a batch: 1 is latency, more is throughput.")
+_PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Of both sides.")
+_SCALES = flags.DEFINE_multi_string("scales", ["1", "0.5,0.75,1"], "Scales of the input; may be given several times.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls of each side.", lower_bound=1)
+_THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of each side.", lower_bound=1)
+_COMPILE = flags.DEFINE_bool("compile", True, "Whether PyTorch also runs compiled; needs a C++ compiler.")
+
+CLASSES = 21
+RATES = (6, 12, 18, 24)
+STAGES = ((2, 3, 64, 1, 1), (3, 4, 128, 2, 1), (4, 23, 256, 1, 2), (5, 3, 512, 1, 4))
+
+
+def network():
+    """A ResNet-101 ASPP-L, its batch norm with statistics of its own."""
+    from deeplab_tf import DeepLab
+
+    model = DeepLab("resnet101", "aspp_l", num_classes=CLASSES)
+    rng = np.random.default_rng(0)
+    for weight in model.network.weights:
+        if weight.path.endswith(("beta", "moving_mean")):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        elif weight.path.endswith(("gamma", "moving_variance")):
+            weight.assign(rng.uniform(0.4, 0.9, weight.shape))
+    return model
+
+
+def ours(model, scales: tuple[float, ...], precision: str, folder: str):
+    """The exported model as a function of uint8 images to labels."""
+    import tensorflow as tf
+
+    from deeplab_tf import DeepLab, Segmenter
+    from deeplab_tf.data import info
+    from deeplab_tf.serving import export_saved_model
+
+    scaled = DeepLab.from_config(model.get_config() | {"scales": scales})
+    scaled.set_weights(model.get_weights())
+    segmenter = Segmenter(scaled, info=info("voc2012"))
+    version = export_saved_model(segmenter, folder, outputs=["labels"], precision=precision)
+    loaded = tf.saved_model.load(str(version))
+    serve = loaded.signatures["serving_default"]
+    return lambda images, loaded=loaded: serve(images=tf.constant(images))["labels"].numpy()
+
+
+def torch_network(model, folded: bool):
+    """The same network in PyTorch, written from the paper, with the weights of `model`."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    def tensor(weight):
+        return torch.from_numpy(weight.numpy().copy())
+
+    def conv(name: str, stride: int = 1, rate: int = 1) -> nn.Conv2d:
+        layer = model.network.get_layer(name)
+        kernel = tensor(layer.kernel).permute(3, 2, 0, 1).contiguous()
+        outputs, inputs, side = kernel.shape[:3]
+        made = nn.Conv2d(inputs, outputs, side, stride, rate * (side - 1) // 2, rate, bias=layer.use_bias)
+        made.weight.data = kernel
+        if layer.use_bias:
+            made.bias.data = tensor(layer.bias)
+        return made
+
+    def conv_bn(name: str, norm: str, **geometry) -> nn.Module:
+        layer = model.network.get_layer(norm)
+        made = nn.BatchNorm2d(layer.gamma.shape[0])
+        made.weight.data, made.bias.data = tensor(layer.gamma), tensor(layer.beta)
+        made.running_mean, made.running_var = tensor(layer.moving_mean), tensor(layer.moving_variance)
+        pair = conv(name, **geometry).eval(), made.eval()
+        return nn.utils.fuse_conv_bn_eval(*pair) if folded else nn.Sequential(*pair)
+
+    class Bottleneck(nn.Module):
+        def __init__(self, name: str, stride: int, rate: int, project: bool):
+            super().__init__()
+            self.reduce = conv_bn(f"res{name}_branch2a", f"bn{name}_branch2a", stride=stride)
+            self.conv3x3 = conv_bn(f"res{name}_branch2b", f"bn{name}_branch2b", rate=rate)
+            self.increase = conv_bn(f"res{name}_branch2c", f"bn{name}_branch2c")
+            self.shortcut = nn.Identity()
+            if project:
+                self.shortcut = conv_bn(f"res{name}_branch1", f"bn{name}_branch1", stride=stride)
+
+        def forward(self, x):
+            y = self.increase(F.relu(self.conv3x3(F.relu(self.reduce(x)))))
+            return F.relu(y + self.shortcut(x))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            blocks = [conv_bn("conv1", "bn_conv1", stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+            for stage, count, _, stride, rate in STAGES:
+                for i in range(count):
+                    letter = "abc"[i] if stage in (2, 5) else f"b{i}" if i else "a"
+                    blocks.append(Bottleneck(f"{stage}{letter}", stride if i == 0 else 1, rate, i == 0))
+            self.features = nn.Sequential(*blocks)
+            self.aspp = nn.ModuleList(conv(f"fc1_c{i}", rate=rate) for i, rate in enumerate(RATES))
+
+        def forward(self, x):
+            x = self.features(x)
+            return sum(branch(x) for branch in self.aspp)
+
+    return Network().eval().to(memory_format=torch.channels_last)
+
+
+def pytorchs(model, scales: tuple[float, ...], precision: str, way: str):
+    """The network in PyTorch as a function of uint8 images to labels.
+
+    Args:
+        model: ours, for its weights.
+        scales: of the input.
+        precision: "float32" or "bfloat16".
+        way: "as written", "folded", "converted" (folded, with weights in bfloat16) or "compiled" (folded).
+    """
+    import torch
+    import torch.nn.functional as F
+
+    torch.set_num_threads(_THREADS.value)
+    net = torch_network(model, folded=way != "as written")
+    dtype = getattr(torch, precision) if way == "converted" else torch.float32
+    net = net.to(dtype)
+    mean = torch.tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
+
+    def segment(images):
+        x = images.permute(0, 3, 1, 2).flip(1) - mean
+        size = x.shape[2:]
+        maps = []
+        for scale in scales:
+            scaled = [round(scale * (side - 1)) + 1 for side in size]
+            inputs = x if scale == 1 else F.interpolate(x, scaled, mode="bilinear", align_corners=True)
+            maps.append(net(inputs.to(dtype, memory_format=torch.channels_last)).float())
+        maps = [F.interpolate(scores, maps[-1].shape[2:], mode="bilinear", align_corners=True) for scores in maps]
+        fused = torch.stack(maps).amax(0) if len(maps) > 1 else maps[0]
+        return F.interpolate(fused, size, mode="bilinear", align_corners=True).argmax(1).byte()
+
+    if way == "compiled":
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True
+        segment = torch.compile(segment, dynamic=False)
+
+    def call(images: np.ndarray) -> np.ndarray:
+        autocast = precision == "bfloat16" and way != "converted"
+        with torch.inference_mode(way != "compiled"), torch.no_grad(), torch.autocast("cpu", enabled=autocast):
+            return segment(torch.from_numpy(images)).numpy()
+
+    return call
+
+
+def compare(model, scales: tuple[float, ...], precision: str, batches: list[int], folder: str) -> None:
+    """Times all ways in turn and prints one line for each and the ratio."""
+    rng = np.random.default_rng(1)
+    blocks = np.kron(
+        rng.uniform(0, 255, (max(batches), _SIZE.value // 32 + 1, _SIZE.value // 32 + 1, 3)), np.ones((1, 32, 32, 1))
+    )
+    images = np.clip(
+        blocks[:, : _SIZE.value, : _SIZE.value] + rng.normal(0, 20, (1, _SIZE.value, _SIZE.value, 1)), 0, 255
+    )
+    images = images.astype(np.uint8)
+    ways = ["as written", "folded"]
+    ways += ["converted"] if precision == "bfloat16" else []
+    ways += ["compiled"] if _COMPILE.value else []
+    sides = {"deeplab_tf": ours(model, scales, precision, folder)}
+    sides |= {f"PyTorch, {way}": pytorchs(model, scales, precision, way) for way in ways}
+    for batch in batches:
+        print(f"\n{precision}, scales {scales}, batch {batch}")
+        seconds = {name: [] for name in sides}
+        labels = {name: call(images[:batch]) for name, call in sides.items()}  # Compiles and allocates.
+        for _ in range(_REPEATS.value):
+            for name, call in sides.items():
+                began = time.perf_counter()
+                call(images[:batch])
+                seconds[name].append(time.perf_counter() - began)
+        medians = {name: float(np.median(values)) for name, values in seconds.items()}
+        for name, values in seconds.items():
+            same = (labels[name] == labels["deeplab_tf"]).mean()
+            print(
+                f"{name:<22} median {medians[name]:.3f} s ({min(values):.3f} to {max(values):.3f}), "
+                f"{batch / medians[name]:.2f} images/s, {same:.2%} of our labels",
+                flush=True,
+            )
+        fastest = min((value, name) for name, value in medians.items() if name != "deeplab_tf")
+        print(f"ratio, {fastest[1]} over deeplab_tf: {fastest[0] / medians['deeplab_tf']:.2f}", flush=True)
+
+
+def main(_) -> None:
+    """Prints seconds of each side and their ratio, for every precision and set of scales."""
+    import tensorflow as tf
+
+    logging.set_verbosity(logging.WARNING)
+    tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
+    model = network()
+    print(f"ResNet-101 aspp_l, {_SIZE.value}x{_SIZE.value}, {CLASSES} classes, {_THREADS.value} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in _PRECISIONS.value:
+            for scales in _SCALES.value:
+                numbers = tuple(float(scale) for scale in scales.split(","))
+                compare(model, numbers, precision, [int(batch) for batch in _BATCHES.value], folder)
+
+
+if __name__ == "__main__":
+    app.run(main)
