@@ -1,4 +1,4 @@
-"""Exports a trained model for TF Serving: a SavedModel in a numbered version directory; on request also ONNX and LiteRT.
+"""Exports a trained model for TF Serving: a numbered version of a SavedModel; on request also ONNX and LiteRT.
 
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --crf       with the dense CRF in the graph
