@@ -20,7 +20,7 @@ from crf import load
 from deeplab_tf import crf
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf.compiling import available_cores
-from deeplab_tf.crf.search import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts, mean_iou
+from deeplab_tf.crf.searching import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts, mean_iou
 
 # (width, height), classes: a CamVid frame and a VOC image.
 SIZES = {"camvid": ((480, 360), 11), "voc": ((500, 375), 21)}

@@ -1,7 +1,7 @@
 """The fully connected CRF as a library of its own; importable without TensorFlow."""
 
 from deeplab_tf.crf.dense_crf import DenseCRF, Iteration
-from deeplab_tf.crf.search import search
 from deeplab_tf.crf.search_result import SearchResult
+from deeplab_tf.crf.searching import search
 
 __all__ = ["DenseCRF", "Iteration", "SearchResult", "search"]

@@ -35,7 +35,7 @@ class _TellOnce(event.Listener):
     def on_start(self, event):
         if not self.told and event.data["dispatcher"].__module__.startswith(__package__):
             self.told = True
-            _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk for later runs)")
+            _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk)")
 
     def on_end(self, event):
         pass
