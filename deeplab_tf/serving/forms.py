@@ -1,7 +1,8 @@
 """Other forms of the served model, by their makers' converters: ONNX and LiteRT.
 
 Neither has the operations of the dense CRF, nor 16-bit convolutions on a CPU: they hold the network in float32, with
-the scales, the mirror and the tiles of the segmenter. `deeplab_tf.crf.DenseCRF` refines what they return.
+the scales and the mirror of the segmenter, for whole images: no loop over tiles. `deeplab_tf.crf.DenseCRF` refines what
+they return.
 """
 
 import json
@@ -25,7 +26,7 @@ def export_onnx(
     """Writes an ONNX model, by tf2onnx: `images` uint8 [B, H, W, 3] of any size -> the outputs.
 
     Args:
-        segmenter: without a CRF.
+        segmenter: without a CRF and without tiles.
         path: the file to write.
         outputs: as for `export_saved_model`.
 
@@ -33,7 +34,7 @@ def export_onnx(
         the path.
 
     Raises:
-        UserError: the segmenter has a CRF; an output is not known; or tf2onnx is not installed.
+        UserError: the segmenter has a CRF or tiles; an output is not known; or tf2onnx is not installed.
     """
     try:
         import tf2onnx
@@ -58,7 +59,7 @@ def export_litert(
     """Writes a LiteRT (TensorFlow Lite) model: `images` uint8 [1, height, width, 3] -> the outputs.
 
     Args:
-        segmenter: without a CRF.
+        segmenter: without a CRF and without tiles.
         path: the file to write.
         image_size: height and width of every image, pixels: LiteRT lacks some of the arithmetic of sizes.
         outputs: as for `export_saved_model`.
@@ -67,7 +68,7 @@ def export_litert(
         the path.
 
     Raises:
-        UserError: the segmenter has a CRF, or an output is not known.
+        UserError: the segmenter has a CRF or tiles, or an output is not known.
     """
     function = _function(segmenter, outputs, [1, *image_size, 3], "LiteRT")
     module = tf.Module()  # gives the model its signature
@@ -83,6 +84,8 @@ def _function(segmenter: Segmenter, outputs: Sequence[str], shape: list[int | No
     """The segmenter as a function of images, in operations that converters know."""
     if segmenter.crf is not None:
         raise UserError(f"crf: {form} lacks the operations of the dense CRF; export without it and call DenseCRF after")
+    if segmenter.tiling is not None:
+        raise UserError(f"tile_size: the {form} form segments whole images; export it without tiles")
     graph = SegmentationGraph(segmenter, outputs, "float32", in_bands=False)
     return tf.function(graph, input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")])
 

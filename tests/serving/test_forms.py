@@ -55,9 +55,11 @@ def test_litert_of_one_size(segmenter, tmp_path, outputs):
     check({"probabilities": expected.probabilities[None]} | found, expected)
 
 
-def test_the_crf_is_refused(segmenter, tmp_path):
+def test_crf_and_tiles_are_refused(segmenter, tmp_path):
     refined = Segmenter(segmenter.model, DenseCRF(), segmenter.info)
     with pytest.raises(UserError, match="ONNX lacks the operations of the dense CRF"):
         export_onnx(refined, tmp_path / "model.onnx")
     with pytest.raises(UserError, match="LiteRT lacks the operations"):
         export_litert(refined, tmp_path / "model.tflite", image_size=(9, 9))
+    with pytest.raises(UserError, match="tile_size: the ONNX form segments whole images"):
+        export_onnx(Segmenter(segmenter.model, info=segmenter.info, tile_size=513), tmp_path / "model.onnx")
