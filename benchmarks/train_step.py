@@ -4,8 +4,8 @@ python benchmarks/train_step.py                  ResNet-101 ASPP-L, crop 321, on
 python benchmarks/train_step.py --multi_scale    inputs at 0.5, 0.75 and 1
 
 Both sides: forward, the losses of all score maps, backward, one SGD update with momentum and weight decay, batch norm
-frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts. A large matrix product, timed in
-the same turns, tells what the machine can do at most; benchmarks/step_cost.py counts the arithmetic of a step.
+frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts. A large matrix product, in
+turn with them, tells what the machine can do at most; benchmarks/step_cost.py counts the arithmetic of a step.
 """
 
 import os

@@ -166,6 +166,11 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
         ("train.py", ["--model_dir=x", "--dataset=nothing"], "nothing"),
         ("train.py", ["--model_dir=x", "--precision=bfloat16"], "mixed_bfloat16 trains"),
         ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
+        (
+            "train.py",
+            [f"--flagfile={REPOSITORY / 'demo.flags'}", "--data_dir=tfds", "--max_steps=30", "--batch_size=4"],
+            "holds a run with other flags: --max_steps=30 (there: --max_steps=20); give another",
+        ),
         ("evaluate.py", ["--model_dir=nowhere"], "nowhere holds no trained model"),
         ("evaluate.py", ["--model_dir=runs/demo", "--eval_scales=1,big"], "'1,big', expected numbers"),
         (

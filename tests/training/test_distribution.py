@@ -56,6 +56,8 @@ def moved(tmp_path_factory):
                 run("two_replicas", strategy="mirrored", **FROZEN),
                 run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
                 run("one_batch_norm", max_steps=4),
+                run("one_half", precision="mixed_float16", **FROZEN | {"max_steps": 2}),
+                run("two_replicas_half", strategy="mirrored", precision="mixed_float16", **FROZEN | {"max_steps": 2}),
             ],
         )
     )
@@ -73,6 +75,12 @@ def test_same_weights_as_one_device(moved, name):
     reference = moved["one"]
     assert np.abs(reference).max() > 1e-5
     np.testing.assert_allclose(moved[name], reference, atol=1e-3 * np.abs(reference).max())
+
+
+def test_a_scaled_loss_of_two_devices_is_that_of_one(moved):
+    reference = moved["one_half"]
+    assert np.abs(reference).max() > 1e-6
+    np.testing.assert_allclose(moved["two_replicas_half"], reference, atol=2e-2 * np.abs(reference).max())
 
 
 def test_synchronised_batch_norm_sees_the_whole_batch(moved):

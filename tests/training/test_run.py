@@ -35,6 +35,7 @@ def test_it_learns_validates_and_keeps_the_best(tmp_path):
         max_steps=60,
         eval_every=20,
         max_checkpoints=2,
+        profile_steps=(10, 14),
         validate=lambda step: {"mean_iou": figures[step]},
     )
     assert result.validation == {"mean_iou": 0.5}
@@ -47,6 +48,7 @@ def test_it_learns_validates_and_keeps_the_best(tmp_path):
     assert best == ["best.json", "ckpt-40.data-00000-of-00001", "ckpt-40.index"]
     assert tf.train.load_checkpoint(str(tmp_path / "best/ckpt-40")).get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 40
 
+    assert len(list((tmp_path / "train").glob("plugins/profile/*/*.xplane.pb"))) == 1
     scalars = read_scalars(tmp_path / "train")
     losses = [np.array(scalars[f"loss/{name}"]) for name in ("scale_0.5", "scale_1", "fused")]
     np.testing.assert_allclose(scalars["loss/total"], sum(losses), rtol=1e-5)
