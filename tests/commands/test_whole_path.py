@@ -144,8 +144,9 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
     subprocess.run([str(part) for part in command], check=True, cwd=workplace, timeout=300)
     served = np.load(workplace / "served.npz")
     assert len({tuple(size) for size in served["bytes_sizes"]}) > 1  # several sizes in one batch
-    # The two interpolate in different orders; scores of about 100 have float32 steps of 1e-5.
-    tolerance = 5e-5
+    # The export has batch norm in its kernels, and interpolates in another order. Scores of about 100, which have
+    # float32 steps of 1e-5, come out of twenty layers up to 1e-3 apart; a probability changes by a quarter of that.
+    tolerance = 2.5e-4
     for i, path in enumerate(paths):
         expected = segmenter(np.asarray(Image.open(path)))
         height, width = expected.labels.shape

@@ -12,6 +12,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
+HALF = FROZEN | {"precision": "mixed_float16", "loss_scale": 8.0, "max_steps": 2}
 
 
 def start(devices: int, runs: list[dict], environment: dict | None = None) -> subprocess.Popen:
@@ -56,8 +57,8 @@ def moved(tmp_path_factory):
                 run("two_replicas", strategy="mirrored", **FROZEN),
                 run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
                 run("one_batch_norm", max_steps=4),
-                run("one_half", precision="mixed_float16", **FROZEN | {"max_steps": 2}),
-                run("two_replicas_half", strategy="mirrored", precision="mixed_float16", **FROZEN | {"max_steps": 2}),
+                run("one_half", **HALF),
+                run("two_replicas_half", strategy="mirrored", **HALF),
             ],
         )
     )

@@ -44,6 +44,7 @@ def trained(
     batch_norm="trainable",
     learning_rate=0.01,
     precision="float32",
+    loss_scale=2.0**15,
     max_steps=6,
     stop_at=None,
     save=None,
@@ -68,7 +69,7 @@ def trained(
             multipliers=caffe_multipliers(model, classifier=1.0),
         )
         if precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
     defaults = {"steps_per_loop": 2, "checkpoint_every": 2}
     result = train(
         model,
