@@ -31,6 +31,7 @@ TEST = [
     "onnxruntime",
     "playwright",
     "pytest",
+    "pytest-xdist",
     "ruff",
     "torch==2.13.0",
 ]
