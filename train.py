@@ -63,16 +63,7 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
     keras.utils.set_random_seed(FLAGS.seed)
     tf.config.optimizer.set_jit("autoclustering" if FLAGS.xla else False)
     with strategy.scope():
-        model = DeepLab(
-            backbone=FLAGS.backbone,
-            head=FLAGS.head,
-            num_classes=info.num_classes,
-            output_stride=FLAGS.output_stride,
-            scales=flags.numbers("scales"),
-            atrous=FLAGS.atrous,
-            batch_norm=None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm,
-            dtype=FLAGS.precision,
-        )
+        model = DeepLab(num_classes=info.num_classes, dtype=FLAGS.precision, **flags.model_options())
         if FLAGS.initial_weights:
             report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed)
             if training.is_chief(strategy):

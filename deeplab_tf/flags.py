@@ -100,6 +100,8 @@ _enum(
     "Batch normalisation: frozen (for pretrained weights), trainable, or synchronised over the replicas; "
     "auto: frozen, but trainable in resnet_tiny.",
 )
+_bool("model", "average_pool", False, "VGG-16: a 3x3 average pool after pool5, as in the LargeFOV release of 2015.")
+_float("model", "dropout", 0.5, "VGG-16: dropout after fc6 and fc7.", 0.0)
 _string("model", "initial_weights", None, "Weights to start from: imagenet, a file, or a folder of checkpoints.")
 _string("model", "freeze", "none", "Layers that are not trained: none, backbone, or a regular expression of names.")
 
@@ -345,6 +347,13 @@ def inference_options() -> dict[str, object]:
         "tile_size": FLAGS.tile_size,
         "tile_overlap": FLAGS.tile_overlap,
     }
+
+
+def model_options() -> dict[str, object]:
+    """The flags of the network as `DeepLab` takes them."""
+    names = ("backbone", "head", "output_stride", "atrous", "average_pool", "dropout")
+    batch_norm = None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm
+    return {name: FLAGS[name].value for name in names} | {"scales": numbers("scales"), "batch_norm": batch_norm}
 
 
 def numbers(name: str) -> tuple[float, ...] | None:

@@ -60,14 +60,7 @@ def new_model(num_classes: int):
     """The network that the flags tell."""
     from deeplab_tf import DeepLab
 
-    return DeepLab(
-        backbone=FLAGS.backbone,
-        head=FLAGS.head,
-        num_classes=num_classes,
-        output_stride=FLAGS.output_stride,
-        scales=flags.numbers("scales"),
-        atrous=FLAGS.atrous,
-    )
+    return DeepLab(num_classes=num_classes, **flags.model_options())
 
 
 if __name__ == "__main__":
