@@ -160,6 +160,15 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
         np.testing.assert_allclose(probabilities, expected.probabilities, atol=tolerance)
 
 
+def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
+    image = np.asarray(Image.open(photographs / "0.png"))
+    np.save(workplace / "photograph.npy", image[np.newaxis])
+    command = [pathlib.Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", "runs/demo/exported/1"]
+    command += ["--tag_set", "serve", "--signature_def", "serving_default", "--inputs", "images=photograph.npy"]
+    subprocess.run([*command, "--outdir", "cli"], check=True, cwd=workplace, timeout=300, capture_output=True)
+    np.testing.assert_array_equal(np.load(workplace / "cli/labels.npy")[0], segmenter(image).labels)
+
+
 @pytest.mark.parametrize(
     ("command", "flags", "message"),
     [
