@@ -72,10 +72,8 @@ def export_litert(
     """
     function = _function(segmenter, outputs, [1, *image_size, 3], "LiteRT")
     module = tf.Module()  # gives the model its signature
-    module.segment, module.preprocessing = (
-        function,
-        [variable.value for variable in segmenter.model.preprocess.variables],
-    )
+    module.segment = function
+    module.preprocessing = [variable.value for variable in segmenter.model.preprocess.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
     return _write(path, converter.convert())
 
