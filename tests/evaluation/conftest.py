@@ -6,6 +6,7 @@ import pytest
 
 from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.data import info
+from tests.networks import randomised
 
 CLASSES = 8  # of the data set `shapes`
 
@@ -13,15 +14,7 @@ CLASSES = 8  # of the data set `shapes`
 def _network(scales=(1.0,), num_classes=CLASSES, **arguments) -> DeepLab:
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "linear", num_classes, scales=scales, batch_norm="frozen", **arguments)
-    rng = np.random.default_rng(3)
-    for weight in model.network.weights:
-        if weight.path.endswith("kernel"):
-            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
-        elif weight.path.endswith(("bias", "beta")):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.path.endswith("gamma"):
-            weight.assign(rng.uniform(0.3, 0.7, weight.shape))
-    return model
+    return randomised(model)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from deeplab_tf.data import info
 from deeplab_tf.evaluation import pictures
 from deeplab_tf.serving import export_saved_model
 from deeplab_tf.serving.warmup import WARMUP_FILE
+from tests.networks import randomised
 
 grpc = pytest.importorskip("grpc", reason="needs grpcio, which tensorflow-serving-api brings")
 pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
@@ -45,15 +46,7 @@ TOLERANCE = 5e-5  # as in the tests of the export
 def segmenter() -> Segmenter:
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "linear", 8, scales=(1.0,), batch_norm="frozen")
-    rng = np.random.default_rng(3)
-    for weight in model.network.weights:
-        if weight.path.endswith("kernel"):
-            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
-        elif weight.path.endswith(("bias", "beta")):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.path.endswith("gamma"):
-            weight.assign(rng.uniform(0.3, 0.7, weight.shape))
-    return Segmenter(model, info=info("shapes"))
+    return Segmenter(randomised(model), info=info("shapes"))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
 from deeplab_tf.serving import ServedSegmenter, export_saved_model
+from tests.networks import randomised
 
 # Scores of about 100 have float32 steps of 1e-5, and the two sides sum in different orders.
 TOLERANCE = 5e-5
@@ -25,15 +26,7 @@ def network(scales=(1.0,)) -> DeepLab:
     """Random weights under which scores differ from place to place."""
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "aspp_s", 11, scales=scales, batch_norm="frozen")
-    rng = np.random.default_rng(3)
-    for weight in model.network.weights:
-        if weight.path.endswith("kernel"):
-            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
-        elif weight.path.endswith(("bias", "beta", "moving_mean")):
-            weight.assign(rng.normal(0, 0.3, weight.shape))
-        elif weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(rng.uniform(0.3, 0.7, weight.shape))
-    return model
+    return randomised(model, statistics=True)
 
 
 @pytest.fixture(scope="session")
