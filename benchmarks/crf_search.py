@@ -18,8 +18,8 @@ import PIL.Image
 from crf import load
 
 from deeplab_tf import crf
+from deeplab_tf.compiling import available_cores
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.crf.compiling import available_cores
 from deeplab_tf.crf.searching import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts, mean_iou
 
 # (width, height), classes: a CamVid frame and a VOC image.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deeplab_tf.crf.compiling import kernel
+from deeplab_tf.compiling import kernel
 from deeplab_tf.errors import UserError
 
 # How far the probabilities of a pixel may be from summing to one: float16 softmax outputs stay well inside.

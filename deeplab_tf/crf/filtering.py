@@ -14,8 +14,8 @@ splats the new beliefs onto the next lattices while they are in the cache: an it
 
 import numpy as np
 
+from deeplab_tf.compiling import kernel
 from deeplab_tf.crf import lanes
-from deeplab_tf.crf.compiling import kernel
 
 LANES = lanes.LANES
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import filtering
-from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.crf.lattice import Lattice
 
 # Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.

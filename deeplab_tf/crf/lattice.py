@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import lattice_kernels as kernels
-from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.errors import UserError
 
 # Vertices that are blurred together: their rows, twice, fit into a core's own cache.

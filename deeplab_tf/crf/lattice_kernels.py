@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from deeplab_tf.compiling import kernel
 from deeplab_tf.crf import lanes
-from deeplab_tf.crf.compiling import kernel
 
 LANES = lanes.LANES
 _EMPTY = np.int32(-1)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import filtering
-from deeplab_tf.crf.compiling import run, split
 from deeplab_tf.crf.gaussian import GaussianFilter, row_layout, zero_rows
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
+from deeplab_tf.compiling import available_cores, kernel
 from deeplab_tf.crf import numba_engine
 from deeplab_tf.crf.check import check_image, check_probabilities
-from deeplab_tf.crf.compiling import available_cores, kernel
 from deeplab_tf.crf.dense_crf import DenseCRF
 from deeplab_tf.crf.lattice import Lattice
 from deeplab_tf.crf.search_result import SearchResult, Trial, searched

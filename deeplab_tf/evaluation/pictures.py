@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_tf import files
-from deeplab_tf.crf.compiling import kernel
+from deeplab_tf.compiling import kernel
 
 _LEGEND_ROW = 18
 _MARGIN = 4

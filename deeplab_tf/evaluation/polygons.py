@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from deeplab_tf.crf.compiling import kernel
+from deeplab_tf.compiling import kernel
 from deeplab_tf.data.catalogue import DatasetInfo
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.crf.compiling import available_cores
+from deeplab_tf.compiling import available_cores
 from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
 
 Key = TypeVar("Key")

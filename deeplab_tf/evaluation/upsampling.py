@@ -10,7 +10,7 @@ scores of the two are averaged at every pixel. Output (i, j) sits on pixel (i, j
 
 import numpy as np
 
-from deeplab_tf.crf.compiling import kernel
+from deeplab_tf.compiling import kernel
 
 # Rows of an image whose scores exist at the same time, before their softmax.
 _BAND = 16

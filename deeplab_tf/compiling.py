@@ -1,4 +1,4 @@
-"""How the kernels of the dense CRF are compiled, kept on disk, and run on several cores."""
+"""How kernels, loops over arrays, are compiled by numba, kept on disk, and run on several cores."""
 
 import concurrent.futures
 import functools
@@ -27,13 +27,13 @@ def kernel(function: Callable) -> Callable:
 
 
 class _TellOnce(event.Listener):
-    """Says once per process that the kernels are being compiled: the first call then takes long."""
+    """Says once per process that the CRF's kernels are being compiled: the first call then takes long."""
 
     def __init__(self):
         self.told = False
 
     def on_start(self, event):
-        if not self.told and event.data["dispatcher"].__module__.startswith(__package__):
+        if not self.told and event.data["dispatcher"].__module__.startswith("deeplab_tf.crf"):
             self.told = True
             _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk)")
 
@@ -53,7 +53,7 @@ def available_cores() -> int:
 def _pool(process: int) -> concurrent.futures.ThreadPoolExecutor:
     # numba's own thread pools either do not survive a fork or end the process when two Python threads enter at once.
     # Plain threads that run kernels without the interpreter lock do neither; a forked child makes itself new ones.
-    return concurrent.futures.ThreadPoolExecutor(available_cores(), thread_name_prefix="dense-crf")
+    return concurrent.futures.ThreadPoolExecutor(available_cores(), thread_name_prefix="kernels")
 
 
 def split(count: int, pieces: int, smallest: int = 4096) -> list[tuple[int, int]]:
