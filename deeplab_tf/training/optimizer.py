@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import keras
-from keras import ops
+import tensorflow as tf
 
 
 class CaffeSGD(keras.optimizers.SGD):
@@ -52,9 +52,21 @@ class CaffeSGD(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable."""
         index = self._get_variable_index(variable)
+        gradient = tf.cast(gradient, variable.dtype)
         if self._decays[index]:
-            gradient = ops.cast(gradient, variable.dtype) + self._decays[index] * variable
-        super().update_step(gradient, variable, learning_rate * self._rates[index])
+            gradient += self._decays[index] * variable
+        learning_rate = tf.cast(learning_rate * self._rates[index], variable.dtype)
+        if not self.momentum:
+            variable.assign_sub(learning_rate * gradient)
+            return
+        # One operation, which passes over the memory once: here the velocity has the other sign.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[index].value.handle,
+            lr=learning_rate,
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Leaves the gradients as they are: the training step has summed them over the replicas.

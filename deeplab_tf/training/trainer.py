@@ -11,6 +11,7 @@ import tensorflow as tf
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
 from deeplab_tf.training import loss
+from deeplab_tf.training.network import training_network
 
 
 class DeepLabTrainer(orbit.StandardTrainer):
@@ -121,10 +122,11 @@ class DeepLabTrainer(orbit.StandardTrainer):
             with tf.control_dependencies(gradients or []):
                 images = tf.identity(images)
             with tf.GradientTape() as tape:
+                score_maps = self.model.score_maps(images, training=True, network=training_network(self.model))
                 losses = [
                     loss.summed_cross_entropy(score_map, label[name], weight[name], self.hard_fraction)
                     / tf.maximum(totals[name], 1e-6)
-                    for name, score_map in self.model.score_maps(images, training=True).items()
+                    for name, score_map in score_maps.items()
                 ]
                 scaled = self.optimizer.scale_loss(tf.add_n(losses))
             gradients = _added(gradients, tape.gradient(scaled, variables))
