@@ -84,7 +84,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         steps = float(self._loop_steps.numpy())
         losses = {f"loss/{name}": float(total.numpy()) / steps for name, total in self._loss_sums.items()}
         total = sum(losses.values())
-        learning_rate = float(self.optimizer.learning_rate)
+        learning_rate = float(tf.convert_to_tensor(self.optimizer.learning_rate))
         if not tf.math.is_finite(total):
             raise UserError(
                 f"the training diverged: the loss became {total} by step {int(self.step.numpy())} at learning rate "
