@@ -30,8 +30,8 @@ def _scores_and_gradients(model, images, network):
         ("resnet_tiny", "aspp_s", {"batch_norm": "frozen", "scales": (0.5, 1.0)}, (1, 65, 49), 0),
         ("resnet_tiny", "aspp_l", {"batch_norm": "trainable"}, (1, 65, 49), 0),
         ("resnet_tiny", "large_fov", {"batch_norm": "frozen", "atrous": "deinterlace"}, (1, 65, 49), 0),
-        # Blocks of conv4 and conv5 at scale 1, and of conv4 at 0.75.
-        ("resnet50", "aspp_l", {"batch_norm": "frozen", "scales": (0.75, 1.0)}, (2, 161, 161), 9 + 6),
+        # Blocks of conv4 and conv5 at scale 1, and of conv4 at 1.25.
+        ("resnet50", "aspp_l", {"batch_norm": "frozen", "scales": (1.0, 1.25)}, (2, 161, 161), 9 + 6),
         # conv1_2, conv2_2, conv3_2, conv3_3, conv4_2 and conv4_3.
         ("vgg16", "large_fov", {"dropout": 0.0}, (1, 97, 97), 6),
     ],
