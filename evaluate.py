@@ -16,7 +16,8 @@ from deeplab_tf.flags import FLAGS
 def main() -> None:
     """Evaluates, prints the table, writes `<model_dir>/evaluation.json`, a few overlays and what else is asked for."""
     from deeplab_tf import data
-    from deeplab_tf.evaluation import Segmenter, Submission, evaluate_and_draw
+    from deeplab_tf.evaluation import Submission, evaluate_and_draw
+    from deeplab_tf.inference import Segmenter
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, **flags.inference_options())
@@ -56,7 +57,8 @@ def report(evaluation, segmenter, examples) -> pathlib.Path:
 
 def counts_of_the_other(examples):
     """The counts of the run that --compare names: of its last evaluation, or of one made now."""
-    from deeplab_tf.evaluation import Segmenter, counts_of_run, evaluate_and_draw
+    from deeplab_tf.evaluation import counts_of_run, evaluate_and_draw
+    from deeplab_tf.inference import Segmenter
 
     def evaluate_it():
         print(f"evaluating {FLAGS.compare} first: it has no evaluation of these images since its last checkpoint")

@@ -20,7 +20,7 @@ FORMS = ("saved_model", "onnx", "litert")
 def main() -> None:
     """Exports a checkpoint of --model_dir."""
     from deeplab_tf import serving
-    from deeplab_tf.evaluation import Segmenter
+    from deeplab_tf.inference import Segmenter
     from deeplab_tf.serving.warmup import WARMUP_FILE
 
     if not FLAGS.forms or set(FLAGS.forms) - set(FORMS):

@@ -19,14 +19,14 @@ from deeplab_tf.flags import FLAGS
 
 def main() -> None:
     """Segments what --input names."""
-    from deeplab_tf.evaluation.frames import is_video
+    from deeplab_tf.inference.frames import is_video
 
     (predict_frames if is_video(FLAGS.input) else predict_photographs)()
 
 
 def predict_photographs() -> None:
     """Segments images, and says how many and what could not be read."""
-    from deeplab_tf.evaluation.predict import find_images, predict
+    from deeplab_tf.inference.predicting import find_images, predict
 
     inputs, formats = find_images(FLAGS.input)[: FLAGS.limit], FLAGS.format or ["masks", "overlays"]
     made = predict(load_segmenter(), inputs, output_dir(), formats)
@@ -41,8 +41,8 @@ def predict_photographs() -> None:
 
 def predict_frames() -> None:
     """Segments a video or what a camera sees, and says how fast."""
-    from deeplab_tf.evaluation.frames import opened
-    from deeplab_tf.evaluation.video import predict_video
+    from deeplab_tf.inference.frames import opened
+    from deeplab_tf.inference.video import predict_video
 
     opened(FLAGS.input).release()  # what cannot be opened is said before the network is loaded
     formats = FLAGS.format or ["overlays"]
@@ -58,7 +58,7 @@ def predict_frames() -> None:
 
 def load_segmenter():
     """The segmenter of --model_dir, with the flags of inference."""
-    from deeplab_tf.evaluation import Segmenter
+    from deeplab_tf.inference import Segmenter
 
     return Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
 

@@ -14,7 +14,8 @@ from deeplab_tf.flags import FLAGS
 def main() -> None:
     """Prepares the data set where needed, trains, evaluates, draws overlays, exports where --export_dir says so."""
     from deeplab_tf import data, training
-    from deeplab_tf.evaluation import Segmenter, evaluate_and_draw
+    from deeplab_tf.evaluation import evaluate_and_draw
+    from deeplab_tf.inference import Segmenter
 
     if FLAGS.precision == "bfloat16":
         raise UserError("--precision=bfloat16 is for export_saved_model.py; mixed_bfloat16 trains with float32 weights")
@@ -56,7 +57,8 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
     import tensorflow as tf
 
     from deeplab_tf import DeepLab, data, files, training, weights
-    from deeplab_tf.evaluation import Segmenter, validation
+    from deeplab_tf.evaluation import validation
+    from deeplab_tf.inference import Segmenter
     from deeplab_tf.training.run import train
 
     info = data.info(FLAGS.dataset, FLAGS.data_dir)

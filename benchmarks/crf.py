@@ -20,8 +20,8 @@ import time
 import numpy as np
 import PIL.Image
 
-from deeplab_tf.compiling import available_cores
 from deeplab_tf.crf import DenseCRF
+from deeplab_tf.parallel import available_cores
 
 # (width, height), classes: a VOC image and a Cityscapes frame.
 SIZES = {"voc": ((500, 375), 21), "cityscapes": ((2048, 1024), 19)}

@@ -23,9 +23,9 @@ ROUNDS = 5
 
 def main() -> None:
     """Prints images per second of both."""
-    from deeplab_tf.evaluation import Segmenter, prediction_files
-    from deeplab_tf.evaluation.predict import find_images, predict, read_image
-    from deeplab_tf.evaluation.stream import CRF, NETWORK
+    from deeplab_tf.inference import Segmenter, prediction_files
+    from deeplab_tf.inference.predicting import find_images, predict, read_image
+    from deeplab_tf.inference.stream import CRF, NETWORK
 
     paths = find_images(FLAGS.input)[: FLAGS.limit]
     formats = FLAGS.format or ["masks", "overlays"]

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _SUBPACKAGES = ("crf", "data", "evaluation", "models", "serving", "training", "weights")
 _NAMES = {
     "DeepLab": "deeplab_tf.models.deeplab",
-    "Segmenter": "deeplab_tf.evaluation.segmenter",
+    "Segmenter": "deeplab_tf.inference.segmenter",
 }
 __all__ = [*_NAMES, *_SUBPACKAGES]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.evaluation.pictures import overlay
+from deeplab_tf.pictures import overlay
 
 FRAME = "0016E5_08045.png"
 # Where the kernels are drawn: (row, column) of a CamVid frame, on the sky, a car, the road.

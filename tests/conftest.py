@@ -7,6 +7,7 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -30,3 +31,62 @@ def camvid_dir() -> pathlib.Path:
 def voc_masks_dir() -> pathlib.Path:
     """Original VOC 2012 palette masks."""
     return _shared_folder("voc_masks")
+
+
+CLASSES = 8  # of the data set `shapes`
+
+
+def _network(scales=(1.0,), num_classes=CLASSES, **arguments):
+    import keras
+
+    from deeplab_tf import DeepLab
+    from tests.networks import randomised
+
+    keras.utils.set_random_seed(3)
+    model = DeepLab("resnet_tiny", "linear", num_classes, scales=scales, batch_norm="frozen", **arguments)
+    return randomised(model)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A function that makes a resnet_tiny with a 1x1 classifier; arguments as for `DeepLab`."""
+    return _network
+
+
+@pytest.fixture(scope="session")
+def segmenter():
+    """Of the small network, single-scale, with the classes of `shapes`."""
+    from deeplab_tf import Segmenter
+    from deeplab_tf.data import info
+
+    return Segmenter(_network(), info=info("shapes"))
+
+
+def _photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3))
+    fine = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
+    return np.clip(fine, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """A function that makes a random image of patches and noise, uint8 [height, width, 3]."""
+    return _photograph
+
+
+@pytest.fixture(scope="session")
+def make_examples():
+    """A function that makes examples with masks of blocks, some of them without a label, one for each size."""
+
+    def make(sizes):
+        rng = np.random.default_rng(0)
+        examples = []
+        for i, (height, width) in enumerate(sizes):
+            blocks = np.kron(rng.choice([0, 1, 2, 5, 255], (8, 8)), np.ones((8, 8)))
+            label = blocks[:height, :width].astype(np.uint8)
+            image = _photograph(height, width, i)
+            examples.append({"image": image, "label": label, "filename": f"{i}.jpg".encode()})
+        return examples
+
+    return make

@@ -21,8 +21,8 @@ from deeplab_tf.flags import FLAGS  # noqa: E402
 def main() -> None:
     """Loads --initial_weights, writes --output and, where --model_dir is given, a run."""
     from deeplab_tf import data, files, weights
-    from deeplab_tf.evaluation import Segmenter
-    from deeplab_tf.training.run_files import DESCRIPTION_FILE
+    from deeplab_tf.inference import Segmenter
+    from deeplab_tf.run_folder import DESCRIPTION_FILE
 
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --output=x.weights.h5, or --model_dir for a run, or both")

@@ -49,9 +49,9 @@ def main() -> None:
     import tensorflow as tf
 
     from deeplab_tf import crf, data
-    from deeplab_tf.evaluation import Segmenter
+    from deeplab_tf.inference import Segmenter
+    from deeplab_tf.run_folder import CHECKPOINTS, CRF_FILE
     from deeplab_tf.training.checkpoints import best_checkpoint
-    from deeplab_tf.training.run_files import CHECKPOINTS, CRF_FILE
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     options = flags.inference_options()

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.compiling import available_cores
 from deeplab_tf.crf.check import check_image, check_labels, check_probabilities
 from deeplab_tf.crf.lattice import check_reach
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_json
+from deeplab_tf.parallel import available_cores
 
 _BACKENDS = ("numba", "tensorflow", "pydensecrf")
 _PARAMETERS = (

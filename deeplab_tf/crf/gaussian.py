@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import filtering
 from deeplab_tf.crf.lattice import Lattice
+from deeplab_tf.parallel import run, split
 
 # Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
 _MOST_REGISTERS = 4

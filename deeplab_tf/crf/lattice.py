@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import lattice_kernels as kernels
 from deeplab_tf.errors import UserError
+from deeplab_tf.parallel import run, split
 
 # Vertices that are blurred together: their rows, twice, fit into a core's own cache.
 _CACHED_VERTICES = 2048

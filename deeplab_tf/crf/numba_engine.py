@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from deeplab_tf.compiling import run, split
 from deeplab_tf.crf import filtering
 from deeplab_tf.crf.gaussian import GaussianFilter, row_layout, zero_rows
 from deeplab_tf.crf.lattice import Lattice, bilateral_features, spatial_features
+from deeplab_tf.parallel import run, split
 
 # CRFs that can be computed together: a lane must belong to one of them.
 _GROUPS = (1, 2, 4, 8)

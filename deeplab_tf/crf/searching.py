@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from deeplab_tf.compiling import available_cores, kernel
+from deeplab_tf.compiling import kernel
 from deeplab_tf.crf import numba_engine
 from deeplab_tf.crf.check import check_image, check_probabilities
 from deeplab_tf.crf.dense_crf import DenseCRF
@@ -25,6 +25,7 @@ from deeplab_tf.crf.lattice import Lattice
 from deeplab_tf.crf.search_result import SearchResult, Trial, searched
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import written_aside
+from deeplab_tf.parallel import available_cores
 
 # The coarse grid of the paper: w1, sigma_alpha, sigma_beta.
 WEIGHTS = (3.0, 4.0, 5.0, 6.0)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deeplab_tf.data import classes
+from deeplab_tf import classes
 from deeplab_tf.errors import UserError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from deeplab_tf.data.classes import IGNORE_LABEL
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 
 _VOID = ("ignore", "void", "unlabelled", "unlabeled")

@@ -1,13 +1,11 @@
-"""Inference on whole images, the metrics of the paper, comparisons, reports, submissions, pictures."""
+"""The metrics of the paper, comparisons, reports, submissions, pictures."""
 
-from deeplab_tf.evaluation.compare import Comparison, compare, counts_of_run
+from deeplab_tf.counts import ConfusionMatrix
+from deeplab_tf.evaluation.comparison import Comparison, compare, counts_of_run
 from deeplab_tf.evaluation.drawing import evaluate_and_draw
-from deeplab_tf.evaluation.evaluate import Evaluation, evaluate
+from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
 from deeplab_tf.evaluation.image_counts import ImageCounts
-from deeplab_tf.evaluation.metrics import ConfusionMatrix
-from deeplab_tf.evaluation.predict import predict
 from deeplab_tf.evaluation.report import write_report
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
 from deeplab_tf.evaluation.submission import Submission
 from deeplab_tf.evaluation.trimap import TrimapCurve
 from deeplab_tf.evaluation.validation import validation
@@ -17,15 +15,12 @@ __all__ = [
     "ConfusionMatrix",
     "Evaluation",
     "ImageCounts",
-    "Segmentation",
-    "Segmenter",
     "Submission",
     "TrimapCurve",
     "compare",
     "counts_of_run",
     "evaluate",
     "evaluate_and_draw",
-    "predict",
     "validation",
     "write_report",
 ]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from deeplab_tf.evaluation.evaluate import Evaluation
+from deeplab_tf.evaluation.evaluating import Evaluation
 from deeplab_tf.evaluation.plots import confusion_figure
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"

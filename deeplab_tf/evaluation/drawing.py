@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.evaluation import pictures as drawing
+from deeplab_tf import pictures as drawing
 from deeplab_tf.evaluation import trimap
-from deeplab_tf.evaluation.evaluate import Evaluation, evaluate
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
 from deeplab_tf.evaluation.submission import Submission
-from deeplab_tf.training.run_files import EVALUATION_FILE, IMAGE_COUNTS_FILE, OVERLAYS
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.run_folder import EVALUATION_FILE, IMAGE_COUNTS_FILE, OVERLAYS
 
 
 def evaluate_and_draw(

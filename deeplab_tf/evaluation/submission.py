@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf import files
+from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
 from deeplab_tf.data.catalogue import DatasetInfo
-from deeplab_tf.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.pictures import save_mask
+from deeplab_tf.pictures import save_mask
 
 # Trained on everything there is, "comp6"; on the test images.
 _VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"

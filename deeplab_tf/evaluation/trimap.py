@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage
 
+from deeplab_tf.counts import ConfusionMatrix
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.metrics import ConfusionMatrix
 
 # Widths of the bands in pixels, over the range of Fig. 10.
 WIDTHS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from deeplab_tf.evaluation import plots
 from deeplab_tf.evaluation.drawing import draw_example
-from deeplab_tf.evaluation.evaluate import evaluate
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.evaluation.evaluating import evaluate
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 
 
 def validation(

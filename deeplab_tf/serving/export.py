@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from deeplab_tf import files
-from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.serving.encoded import check_size, decode_upright
 from deeplab_tf.serving.segmentation import SegmentationGraph
 from deeplab_tf.serving.warmup import write_warmup_requests

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.models import geometry
 from deeplab_tf.serving.network import inference_network
 from deeplab_tf.serving.tiling import tiled_score_map

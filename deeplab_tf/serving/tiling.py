@@ -1,10 +1,10 @@
-"""Large images in overlapping tiles inside a graph: `deeplab_tf.evaluation.tiling` in TensorFlow operations."""
+"""Large images in overlapping tiles inside a graph: `deeplab_tf.inference.tiling` in TensorFlow operations."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from deeplab_tf.evaluation.tiling import Tiling
+from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.models import geometry
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
-from deeplab_tf.training.run_files import BEST, BEST_FILE, CHECKPOINTS
+from deeplab_tf.run_folder import BEST, BEST_FILE, CHECKPOINTS
 
 
 class Checkpoints:

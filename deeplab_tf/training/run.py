@@ -15,9 +15,9 @@ import tqdm
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
+from deeplab_tf.stopping import Stopped, StopRequest
 from deeplab_tf.training.checkpoints import Checkpoints
 from deeplab_tf.training.distribution import is_chief
-from deeplab_tf.training.stopping import Stopped, StopRequest
 from deeplab_tf.training.trainer import DeepLabTrainer
 
 

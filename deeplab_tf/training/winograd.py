@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.compiling import available_cores, run, split
+from deeplab_tf.parallel import available_cores, run, split
 from deeplab_tf.training import winograd_kernels as kernels
 
 # Memory of `_array`, by the number of floats.

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.training.run_files import CHECKPOINTS, DESCRIPTION_FILE
+from deeplab_tf.run_folder import CHECKPOINTS, DESCRIPTION_FILE
 from deeplab_tf.weights.source import Layers, Source, fold_epsilon, resnet_units
 
 _KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "matrix", "offset")

@@ -78,7 +78,13 @@ def test_a_row_parses_to_what_its_table_says(row, parsed):
     assert found.crf == ("crf" in {**dict.fromkeys(row.split("_")), **published(row)})
 
 
-@pytest.mark.parametrize("recipe", sorted(path.name for path in REPOSITORY.glob("*.flags")))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        str(p.relative_to(REPOSITORY))
+        for p in sorted([*REPOSITORY.glob("*.flags"), *REPOSITORY.glob("recipes/*.flags")])
+    ],
+)
 def test_the_recipe_of_a_data_set_names_its_splits_and_a_network(recipe, parsed):
     found = parsed(recipe)
     known = data.info(found.dataset)

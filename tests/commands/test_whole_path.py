@@ -11,7 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf import data
-from deeplab_tf.evaluation import ConfusionMatrix, Segmenter
+from deeplab_tf.evaluation import ConfusionMatrix
+from deeplab_tf.inference import Segmenter
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from deeplab_tf import data
-from deeplab_tf.data import catalogue, classes
+from deeplab_tf import classes, data
+from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
 
 

@@ -5,8 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from deeplab_tf import data
-from deeplab_tf.data import classes
+from deeplab_tf import classes, data
 from deeplab_tf.errors import UserError
 
 IDS = [0, 7, 11, 26, 33, 9]

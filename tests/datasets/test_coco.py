@@ -6,8 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from deeplab_tf import data
-from deeplab_tf.data import classes
+from deeplab_tf import classes, data
 from deeplab_tf.errors import UserError
 
 PERSON, DOG, KITE, TV = 1, 18, 38, 72

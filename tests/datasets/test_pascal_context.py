@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from deeplab_tf import data
-from deeplab_tf.data import classes
+from deeplab_tf import classes, data
 from deeplab_tf.errors import UserError
 
 # 2 aeroplane, 9 bag, 258 motorbike, 284 person, 458 wood; 1 and 459 are none of the 59.

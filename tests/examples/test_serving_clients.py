@@ -23,10 +23,9 @@ import tensorflow as tf
 from google.protobuf import text_format
 from PIL import Image
 
-from deeplab_tf import DeepLab, Segmenter
+from deeplab_tf import DeepLab, Segmenter, pictures
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
-from deeplab_tf.evaluation import pictures
 from deeplab_tf.serving import export_saved_model
 from deeplab_tf.serving.warmup import WARMUP_FILE
 from tests.networks import randomised

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf import DeepLab, weights
-from deeplab_tf.evaluation import Segmenter
+from deeplab_tf.inference import Segmenter
 from deeplab_tf.serving import export_saved_model
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

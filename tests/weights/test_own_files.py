@@ -8,7 +8,7 @@ import tensorflow as tf
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import Segmenter
+from deeplab_tf.inference import Segmenter
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 65, 73, 3), dtype=np.uint8)
 FORMATS = ("weights.h5", "keras", "run", "folder", "copied", "prefix")

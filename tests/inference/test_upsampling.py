@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf.evaluation.upsampling import upsampled_labels, upsampled_probabilities
+from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import geometry
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.serving.segmentation import SegmentationGraph
 
 _OPSET = 17

@@ -10,7 +10,7 @@ import pathlib
 from typing import Any, Self
 
 from deeplab_tf import files
-from deeplab_tf.evaluation.segmenter import Segmenter
+from deeplab_tf.inference.segmenter import Segmenter
 
 PREDICTIONS_FILE = "predictions.jsonl"
 

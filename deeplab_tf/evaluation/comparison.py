@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.image_counts import ImageCounts, iou, mean_iou
-from deeplab_tf.training.run_files import CHECKPOINTS, IMAGE_COUNTS_FILE
+from deeplab_tf.run_folder import CHECKPOINTS, IMAGE_COUNTS_FILE
 
 SAMPLES = 2_000
 LEVEL = 0.95

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_tf.evaluation.metrics import ConfusionMatrix
+from deeplab_tf.counts import ConfusionMatrix
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from deeplab_tf.data import info
-from deeplab_tf.evaluation import coco
+from deeplab_tf.inference import coco
 
 
 @settings(deadline=None, max_examples=200)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_tf import files
+from deeplab_tf import files, pictures
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import coco, pictures, polygons
-from deeplab_tf.evaluation.segmenter import Segmentation
-from deeplab_tf.evaluation.stream import CRF, NETWORK
+from deeplab_tf.inference import coco, polygons
+from deeplab_tf.inference.segmenter import Segmentation
+from deeplab_tf.inference.stream import CRF, NETWORK
 
 # Formats by name: the suffix of their files, which lie in a folder of that name; `coco` is one file for all images.
 SUFFIXES = {"masks": ".png", "overlays": ".png", "probabilities": ".npz", "polygons": ".geojson", "coco": ""}

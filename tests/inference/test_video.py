@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_tf import Segmenter
+from deeplab_tf import Segmenter, pictures
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import pictures, video
-from deeplab_tf.evaluation.frames import is_video
-from deeplab_tf.evaluation.video import predict_video
+from deeplab_tf.inference import video
+from deeplab_tf.inference.frames import is_video
+from deeplab_tf.inference.video import predict_video
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python-headless")
 

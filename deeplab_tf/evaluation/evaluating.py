@@ -13,10 +13,10 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import files
+from deeplab_tf.counts import ConfusionMatrix
 from deeplab_tf.evaluation.image_counts import ImageCounts, class_counts
-from deeplab_tf.evaluation.metrics import ConfusionMatrix
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 
 # Images that may wait for the CRF and the metrics while the network goes on.
 _IN_FLIGHT = 2

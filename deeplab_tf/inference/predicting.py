@@ -18,11 +18,11 @@ from PIL import Image, ImageOps
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import coco, prediction_files
-from deeplab_tf.evaluation.prediction_log import PredictionLog
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
-from deeplab_tf.evaluation.stream import CRF, NETWORK, segment_stream
-from deeplab_tf.training.stopping import StopRequest
+from deeplab_tf.inference import coco, prediction_files
+from deeplab_tf.inference.prediction_log import PredictionLog
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.stopping import StopRequest
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from deeplab_tf import files
+from deeplab_tf import files, pictures
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import coco, pictures, prediction_files
-from deeplab_tf.evaluation.frames import CAMERA, Camera, Frame, first, frames_of_file, opencv, opened, rate_of
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
-from deeplab_tf.evaluation.stream import CRF, NETWORK, segment_stream
-from deeplab_tf.training.stopping import StopRequest
+from deeplab_tf.inference import coco, prediction_files
+from deeplab_tf.inference.frames import CAMERA, Camera, Frame, first, frames_of_file, opencv, opened, rate_of
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.stopping import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)

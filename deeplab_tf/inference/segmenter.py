@@ -13,11 +13,11 @@ from deeplab_tf import files
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.tiling import Tiling
-from deeplab_tf.evaluation.upsampling import upsampled_labels, upsampled_probabilities
+from deeplab_tf.inference.tiling import Tiling
+from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
+from deeplab_tf.run_folder import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
 from deeplab_tf.training.checkpoints import best_checkpoint
-from deeplab_tf.training.run_files import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
 
 
 class Segmentation:

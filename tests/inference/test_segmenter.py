@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deeplab_tf import Segmenter
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.tiling import Tiling
+from deeplab_tf.inference.tiling import Tiling
 
 # No output of `shallow` depends on pixels further away than this (see the test).
 FIELD_OF_VIEW_RADIUS = 40

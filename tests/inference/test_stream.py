@@ -8,7 +8,7 @@ import pytest
 
 from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.evaluation import stream
+from deeplab_tf.inference import stream
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import prediction_files
-from deeplab_tf.evaluation.predict import find_images, predict, read_image
+from deeplab_tf.inference import prediction_files
+from deeplab_tf.inference.predicting import find_images, predict, read_image
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ALL = tuple(prediction_files.SUFFIXES)
@@ -137,7 +137,8 @@ STOPPED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import predict
-from deeplab_tf.evaluation import Segmenter, prediction_files
+from deeplab_tf.inference import Segmenter
+from deeplab_tf.inference import prediction_files
 write = prediction_files.write
 def stopping(*arguments):
     prediction_files.write = write

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from deeplab_tf.data import info
-from deeplab_tf.evaluation.polygons import geojson, polygons
+from deeplab_tf.inference.polygons import geojson, polygons
 
 CLASSES = 3
 labels_of_noise = arrays.arrays(

@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.compiling import available_cores
-from deeplab_tf.evaluation.segmenter import Segmentation, Segmenter
+from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.parallel import available_cores
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
