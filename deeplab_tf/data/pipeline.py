@@ -6,6 +6,7 @@ a run that resumes at a step sees what it would have seen, and many hosts see to
 """
 
 import os
+import pathlib
 
 import tensorflow as tf
 
@@ -155,16 +156,40 @@ def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
 
 
 def _open(directory: str | os.PathLike, split: str) -> Records:
-    """The records of a split, of several joined by "+", or of a split that stands for several."""
+    """The records of a split, or of several joined by "+"; "<data set>:<split>" is of another data set beside this one.
+
+    For example "train+cityscapes/coarse:train_extra": fine and coarse annotations in one training (Sec. 4.4).
+    """
+    paths = []
+    for part in split.split("+"):
+        dataset, _, name = part.rpartition(":")
+        paths += _split_files(_beside(directory, dataset) if dataset else directory, name)
+    return Records(list(dict.fromkeys(paths)))
+
+
+def _split_files(directory: str | os.PathLike, split: str) -> list[str]:
+    """The record files of a split, or of one that stands for several."""
     files = record_files(directory)
     metadata_file = os.path.join(directory, "metadata.json")
     unions = catalogue.read_metadata(directory)["unions"] if os.path.exists(metadata_file) else {}
     unions = {name: parts for name, parts in unions.items() if all(part in files for part in parts)}
-    parts = [part for name in split.split("+") for part in unions.get(name, [name])]
+    parts = unions.get(split, [split])
     missing = [part for part in parts if part not in files]
     if missing:
         raise UserError(f"{directory}: no split {missing[0]!r}; it has {', '.join([*files, *unions])}")
-    return Records([path for part in dict.fromkeys(parts) for path in files[part]])
+    return [path for part in parts for path in files[part]]
+
+
+def _beside(directory: str | os.PathLike, dataset: str) -> str:
+    """The directory of another data set that is prepared in the same data_dir, with the same classes."""
+    own = catalogue.read_info(directory)
+    data_dir = pathlib.Path(directory).parents[own.name.count("/") + 1]
+    other = catalogue.prepared_directory(dataset, data_dir)
+    if catalogue.read_info(other).class_names != own.class_names:
+        raise UserError(
+            f"split {dataset}:...: the classes of {dataset!r} are not those of {own.name!r}, so they cannot be joined"
+        )
+    return other
 
 
 def _parsed(record: tf.Tensor) -> dict:

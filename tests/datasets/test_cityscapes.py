@@ -68,6 +68,22 @@ def test_coarse_annotations_are_a_configuration(cityscapes, grid):
     assert len(cityscapes.examples(directory, "train+train_extra")) == 3
 
 
+def test_fine_and_coarse_annotations_train_together(cityscapes):
+    cityscapes.image("leftImg8bit/train_extra/nuernberg/nuernberg_000000_000001_leftImg8bit.png")
+    directory = cityscapes.prepare("cityscapes")
+    with pytest.raises(UserError, match="'cityscapes/coarse' is not prepared"):
+        cityscapes.examples(directory, "train+cityscapes/coarse:train_extra")
+    coarse = cityscapes.prepare("cityscapes/coarse")
+    joined = cityscapes.examples(directory, "train+cityscapes/coarse:train_extra")
+    parts = cityscapes.examples(directory, "train") | cityscapes.examples(coarse, "train_extra")
+    assert joined.keys() == parts.keys() and len(joined) == 3
+    for name, example in parts.items():
+        np.testing.assert_array_equal(joined[name]["label"], example["label"])
+    data.prepare("shapes", cityscapes.data_dir)
+    with pytest.raises(UserError, match="the classes of 'shapes' are not those of 'cityscapes'"):
+        cityscapes.examples(directory, "train+shapes:train")
+
+
 def test_the_table_is_that_of_cityscapesscripts():
     labels = pytest.importorskip("cityscapesscripts.helpers.labels").labels
     for label in labels:
