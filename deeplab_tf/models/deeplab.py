@@ -9,11 +9,11 @@ import numpy as np
 from keras import ops
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.models import geometry, heads, resnet, vgg
+from deeplab_tf.models import efficientnet, geometry, heads, resnet, vgg
 from deeplab_tf.models.atrous import IMPLEMENTATIONS
 from deeplab_tf.models.preprocessing import STYLES, Preprocessing
 
-BACKBONES = ("vgg16", "resnet101", "resnet50", "resnet_tiny")
+BACKBONES = ("vgg16", "resnet101", "resnet50", "efficientnet_lite0", "resnet_tiny")
 OUTPUT_STRIDES = (8, 16, 32)
 
 
@@ -22,7 +22,7 @@ class DeepLab(keras.Model):
     """DeepLab v2.
 
     Args:
-        backbone: "vgg16", "resnet101", "resnet50" or "resnet_tiny".
+        backbone: "vgg16", "resnet101", "resnet50", "efficientnet_lite0" (for laptops and phones) or "resnet_tiny".
         head: "large_fov", "aspp_s" or "aspp_l"; ResNets also have "linear", VGG-16 also "fc_7x7_r4", "fc_4x4_r4" and
             "fc_4x4_r8".
         num_classes: channels of the logits, background included.
@@ -97,7 +97,10 @@ class DeepLab(keras.Model):
             )
         else:
             norm = batch_norm or ("trainable" if backbone == "resnet_tiny" else "frozen")
-            features = resnet.resnet(images, backbone, output_stride, norm, bottleneck, atrous, self.dtype_policy)
+            if backbone == "efficientnet_lite0":
+                features = efficientnet.efficientnet_lite0(images, output_stride, norm, atrous, self.dtype_policy)
+            else:
+                features = resnet.resnet(images, backbone, output_stride, norm, bottleneck, atrous, self.dtype_policy)
             scores, names = heads.resnet_head(features, head, num_classes, output_stride, atrous, self.dtype_policy)
         self.classifier_layers = names
         self.network = keras.Model(images, scores, name="network")

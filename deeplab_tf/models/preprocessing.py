@@ -14,6 +14,8 @@ _STYLES = {
     "keras": ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
     # torchvision and the Model Garden.
     "torch": ("RGB", (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
+    # EfficientNet-Lite.
+    "lite": ("RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
 }
 STYLES = tuple(_STYLES)
 
