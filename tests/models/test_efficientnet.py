@@ -24,7 +24,11 @@ STAGES = [
 def network(output_stride=8, head="aspp_l", **arguments):
     arguments = {"preprocessing": "lite", "scales": (1.0,)} | arguments
     model = DeepLab("efficientnet_lite0", head, num_classes=5, output_stride=output_stride, **arguments)
-    return randomised(model, statistics=True)
+    randomised(model, statistics=True)
+    for layer in model.network.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):  # each filter sees one channel
+            layer.kernel.assign(layer.kernel * np.sqrt(layer.kernel.shape[2]))
+    return model
 
 
 def in_pytorch(model, images):
@@ -62,7 +66,8 @@ def test_scores_are_those_of_the_definition():
     images = np.random.default_rng(0).uniform(0, 255, (1, 129, 161, 3)).astype("float32")
     expected = in_pytorch(model, images)
     found = keras.ops.convert_to_numpy(model(images))
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    spread = expected.std(axis=(1, 2)).min()  # of a class over the image: what a wrong layer would change
+    np.testing.assert_allclose(found, expected, atol=1e-3 * spread)
 
 
 def test_the_number_of_parameters_is_that_of_the_released_network():
@@ -84,8 +89,7 @@ def test_dense_and_sparse_networks_agree(coarse, step):
     assert fine.shape == rough.shape
     margin = rough.shape[1] // 2 - 1
     inner = slice(margin, -margin)
-    scale = np.abs(rough).max()
-    np.testing.assert_allclose(fine[:, inner, inner], rough[:, inner, inner], atol=1e-4 * scale)
+    np.testing.assert_allclose(fine[:, inner, inner], rough[:, inner, inner], atol=1e-3 * rough.std(axis=(1, 2)).min())
 
 
 @pytest.mark.parametrize("head", ["linear", "large_fov", "aspp_s", "aspp_l"])
