@@ -235,6 +235,8 @@ COCO_THINGS = {
     90: "toothbrush",
 }
 COCO = ("background", *COCO_THINGS.values())
+# One name for each category number up to 90; ten numbers were never given to a category.
+COCO_IDS = ("background", *(COCO_THINGS.get(number, f"unused {number}") for number in range(1, 91)))
 # Index in VOC of the COCO categories that VOC has, six of them by another name.
 _COCO_NAMES = {
     "aeroplane": "airplane",

@@ -18,7 +18,7 @@ from deeplab_tf.data.masks import Mask
 from deeplab_tf.data.raw import RawFile, content, required_folder
 from deeplab_tf.errors import UserError
 
-# Images with fewer pixels of objects are left out.
+# Images with fewer pixels of objects are left out, but for "all". Ours: the paper does not say which images it used.
 _LEAST_PIXELS = 1000
 _YEARS = ("2017", "2014")
 
@@ -32,6 +32,7 @@ class AnnotatedImage:
         height: pixels.
         width: pixels.
         things: (class index, COCO's annotation) of each object.
+        least_pixels: of objects, for the image to be taken.
         source: the annotation file, for messages.
         problem: what is wrong with it, if that is known before it is read.
     """
@@ -40,6 +41,7 @@ class AnnotatedImage:
     height: int
     width: int
     things: tuple[tuple[int, dict[str, Any]], ...]
+    least_pixels: int
     source: str
     problem: str = ""
 
@@ -58,7 +60,7 @@ def _read(pair: AnnotatedImage) -> Example | None:
                 f"{pair.source}: annotation {annotation.get('id')} of {pair.image.name} cannot be drawn ({error})"
             ) from error
         indices[drawn] = 255 if annotation.get("iscrowd") else index
-    if np.count_nonzero((indices > 0) & (indices < 255)) < _LEAST_PIXELS:
+    if np.count_nonzero((indices > 0) & (indices < 255)) < pair.least_pixels:
         return None
     return Example(pair.image.name, content(pair.image), Mask(indices), str(pair.image), pair.source)
 
@@ -75,10 +77,15 @@ def _drawn(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 class Builder(SegmentationBuilder, skip_registration=True):
-    """Eighty things and background ("things"), or the twenty classes of VOC and background ("voc")."""
+    """COCO's things and background, in one of four configurations.
+
+    "things": the eighty categories. "all": the same with all images, also those without objects, as weakly supervised
+    methods score it. "ids": ninety-one outputs, one for each category number, as the release's COCO model has them.
+    "voc": the twenty classes of VOC.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
-    CONFIGS = ("things", "voc")
+    CONFIGS = ("things", "all", "ids", "voc")
     DOWNLOADS = (
         Archive(
             "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
@@ -100,13 +107,16 @@ class Builder(SegmentationBuilder, skip_registration=True):
 
     @classmethod
     def config_named(cls, name: str) -> tfds.core.BuilderConfig:
-        """One of the two: there is no plain one.
+        """One of the four: there is no plain one.
 
         Raises:
-            UserError: it is neither.
+            UserError: it is none of them.
         """
         if not name:
-            raise UserError("dataset 'coco' comes as 'coco/things' (80 classes) or 'coco/voc' (the 20 of VOC)")
+            raise UserError(
+                "dataset 'coco' comes as 'coco/things' (80 classes), 'coco/all' (the same, all images), 'coco/ids' (91 "
+                "outputs) or 'coco/voc' (the 20 of VOC)"
+            )
         return super().config_named(name)
 
     def catalogue_info(self) -> DatasetInfo:
@@ -123,19 +133,23 @@ class Builder(SegmentationBuilder, skip_registration=True):
                 f"--raw_dir={raw}: has no annotations/instances_train2017.json (nor 2014), unpacked or in a zip file; "
                 "datasets/coco/README.md tells where to get it"
             )
-        class_of = VOC_OF_COCO
-        if self.full_name == "coco/things":
-            class_of = {number: index for index, number in enumerate(COCO_THINGS, start=1)}
+        class_of = {number: index for index, number in enumerate(COCO_THINGS, start=1)}
+        class_of = {"coco/voc": VOC_OF_COCO, "coco/ids": {number: number for number in COCO_THINGS}}.get(
+            self.full_name, class_of
+        )
+        least_pixels = 0 if self.full_name == "coco/all" else _LEAST_PIXELS
         files = {split: annotations.get(f"instances_{split}{year}.json") for split in ("train", "val")}
         return {
-            split: _annotated(file, files_below(raw, f"{split}{year}"), class_of)
+            split: _annotated(file, files_below(raw, f"{split}{year}"), class_of, least_pixels)
             for split, file in files.items()
             if file
         }
 
 
-def _annotated(file: RawFile, images: dict[str, RawFile], class_of: dict[int, int]) -> list[AnnotatedImage]:
-    """The images of an annotation file that show some of the classes."""
+def _annotated(
+    file: RawFile, images: dict[str, RawFile], class_of: dict[int, int], least_pixels: int
+) -> list[AnnotatedImage]:
+    """The images of an annotation file that show some of the classes; all of them where no pixels are required."""
     things: dict[int, list] = {}
     try:
         parsed = json.loads(content(file))
@@ -148,8 +162,9 @@ def _annotated(file: RawFile, images: dict[str, RawFile], class_of: dict[int, in
         raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r})") from error
     pairs = []
     for name, height, width, number in sorted(listed):
-        if number in things:
+        if number in things or not least_pixels:
             problem = "" if name in images else f"{name}: this image of {file} is missing; check --raw_dir"
             image = images.get(name, pathlib.Path(name))
-            pairs.append(AnnotatedImage(image, height, width, tuple(things[number]), str(file), problem))
+            objects = tuple(things.get(number, ()))
+            pairs.append(AnnotatedImage(image, height, width, objects, least_pixels, str(file), problem))
     return pairs

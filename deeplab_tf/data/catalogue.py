@@ -75,8 +75,11 @@ KNOWN = {
             {"train": 2975, "train_extra": 19998, "val": 500},
             classes.CITYSCAPES_PALETTE,
         ),
+        # Of 2017; of 2014: 82,783 and 40,504.
+        _known("coco/all", classes.COCO, {"train": 118287, "val": 5000}),
         # At most so many: images with few labelled pixels are left out.
         _known("coco/things", classes.COCO, {"train": 118287, "val": 5000}),
+        _known("coco/ids", classes.COCO_IDS, {"train": 118287, "val": 5000}),
         _known("coco/voc", classes.VOC, {"train": 118287, "val": 5000}),
         _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
     )

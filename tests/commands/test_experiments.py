@@ -66,7 +66,7 @@ def test_every_row_of_the_tables_has_a_flagfile_and_the_other_way_round():
 def test_a_row_parses_to_what_its_table_says(row, parsed):
     found = parsed(row)
     table = row[5] if row.startswith("table") else "coco"
-    dataset = {"6": "pascal_context", "7": "person_part", "coco": "coco/things"}.get(table, "voc2012")
+    dataset = {"6": "pascal_context", "7": "person_part", "coco": "coco/ids"}.get(table, "voc2012")
     dataset = "cityscapes" if table in "89" else dataset
     assert found.dataset == dataset and data.info(dataset).splits[found.val_split] > 0
     splits = {"5": "trainvalaug"} | dict.fromkeys("1234", "trainaug")

@@ -64,6 +64,21 @@ def test_the_classes_of_voc_are_a_configuration(coco):
     assert data.info("coco/voc", coco.data_dir).class_names == classes.VOC
 
 
+def test_all_images_are_a_configuration(coco):
+    examples = coco.examples(coco.prepare("coco/all"), "val")
+    assert sorted(examples) == [f"{number:012d}.jpg" for number in (7, 8, 9, 10)]
+    assert not examples["000000000010.jpg"]["label"].any()
+    labels = {int(value) for example in examples.values() for value in np.unique(example["label"])}
+    assert labels == {0, 255} | {classes.COCO.index(name) for name in ("dog", "kite", "tv")}
+
+
+def test_category_numbers_are_a_configuration(coco):
+    examples = coco.examples(coco.prepare("coco/ids"), "train")
+    assert set(np.unique(examples["000000000007.jpg"]["label"])) == {0, DOG, KITE, 255}
+    names = data.info("coco/ids", coco.data_dir).class_names
+    assert len(names) == 91 and names[TV] == "tv" and sum(name.startswith("unused") for name in names) == 10
+
+
 def test_every_class_of_voc_has_one_of_coco():
     assert sorted(classes.VOC_OF_COCO.values()) == list(range(1, 21))
     names = {classes.VOC[index]: classes.COCO_THINGS[number] for number, index in classes.VOC_OF_COCO.items()}
