@@ -206,9 +206,14 @@ class DenseCRF:
             threads,
         )
 
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The parameters of the model by name, without backend, class threshold and threads."""
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the parameters of the model (not the backend) to `path` as JSON."""
-        write_json(path, {name: getattr(self, name) for name in _PARAMETERS})
+        write_json(path, self.parameters)
 
     @classmethod
     def load(cls, path: str | os.PathLike, **settings) -> "DenseCRF":

@@ -1,6 +1,7 @@
 """A trained network, optionally with the dense CRF, as one call: image in, labels and probabilities out."""
 
 import functools
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
+from deeplab_tf.models.deeplab import check_scales
 from deeplab_tf.run_folder import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
 from deeplab_tf.training.checkpoints import best_checkpoint
 
@@ -50,16 +52,20 @@ class Segmenter:
     """Segments whole images of any size with a DeepLab and, where given, a dense CRF.
 
     Args:
-        model: a `DeepLab`; images are seen at each of its `scales`, the score maps fused by maximum (Sec. 4.2).
+        model: a `DeepLab`.
         crf: refines the probabilities of the network; None leaves them as they are.
-        info: names and colours of the classes, for those who draw.
+        info: names and colours of the classes, needed for drawing.
+        scales: of the network's input, whose score maps are fused by maximum (Sec. 3.2); None: the model's own.
         mirror: whether the network sees the mirrored image too; the scores of the two are averaged at every pixel.
         tile_size: height and width, in pixels, of the tiles that larger images are cut into, so that the memory of the
             network does not grow with the image; None: no tiles. Rounded up to `Tiling`'s grid.
         tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
 
+    Attributes:
+        checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
+
     Raises:
-        UserError: the overlap does not fit the tiles.
+        UserError: the overlap does not fit the tiles, or a scale is not positive.
 
     Example:
         >>> segmenter = deeplab_tf.Segmenter.load("runs/voc")
@@ -72,6 +78,7 @@ class Segmenter:
         crf: DenseCRF | None = None,
         info: DatasetInfo | None = None,
         *,
+        scales: Sequence[float] | None = None,
         mirror: bool = False,
         tile_size: int | None = None,
         tile_overlap: int = 128,
@@ -79,8 +86,10 @@ class Segmenter:
         self.model = model
         self.crf = crf
         self.info = info
+        self.scales = model.scales if scales is None else check_scales(scales)
         self.mirror = mirror
-        self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, model.scales) if tile_size else None
+        self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
+        self.checkpoint: str | None = None
         self._score = tf.function(
             self._score_graph, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
         )
@@ -98,8 +107,8 @@ class Segmenter:
 
         Args:
             model_dir: folder of the run.
-            crf: a CRF; or True for that of `<model_dir>/crf.json`, or the paper's where there is no such file.
-            scales: of the network's input; default: as in training.
+            crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
+            scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
             **options: further ones of `Segmenter`: mirror, tile_size, tile_overlap.
 
@@ -113,10 +122,7 @@ class Segmenter:
                 f"{model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py writes it there"
             )
         content = json.loads(description.read_text(encoding="utf-8"))
-        config = content["model"]
-        if scales is not None:
-            config["scales"] = list(scales)
-        model = DeepLab.from_config(config)
+        model = DeepLab.from_config(content["model"])
         if checkpoint == "best":
             path = best_checkpoint(model_dir)
         else:
@@ -136,7 +142,39 @@ class Segmenter:
             palette=np.array(classes["palette"], np.uint8),
             ignore_label=classes["ignore_label"],
         )
-        return cls(model, crf or None, info, **options)
+        segmenter = cls(model, crf or None, info, scales=scales, **options)
+        segmenter.checkpoint = pathlib.Path(path).name
+        return segmenter
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; their numbers where there is no `info`."""
+        return tuple(self.info.class_names if self.info else map(str, range(self.model.num_classes)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the labels depend on, in terms of JSON, for files that say what made them.
+
+        Keys: checkpoint (its name, or None), fingerprint (of the network and its present weights), scales, mirror,
+        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), crf (its parameters, or None).
+        """
+        return {
+            "checkpoint": self.checkpoint,
+            "fingerprint": _fingerprint(self.model),
+            "scales": list(self.scales),
+            "mirror": self.mirror,
+            "tile_size": self.tiling and self.tiling.size,
+            "tile_overlap": self.tiling and self.tiling.overlap,
+            "crf": self.crf and self.crf.parameters,
+        }
+
+    def __repr__(self) -> str:
+        model = self.model
+        parts = [f"{model.backbone} {model.head}", f"{model.num_classes} classes", f"scales {self.scales}"]
+        parts += ["mirror"] if self.mirror else []
+        parts += [f"tiles of {self.tiling.size} overlapping by {self.tiling.overlap}"] if self.tiling else []
+        parts += [repr(self.crf)] if self.crf else []
+        return f"Segmenter({', '.join(parts)})"
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
@@ -200,4 +238,14 @@ class Segmenter:
 
     def _score_graph(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [B, H, W, 3] -> the fused score maps to the end of the padding, float32 [B, h, w, C]."""
-        return self.model.score_maps(images, crop=False)["fused"]
+        return self.model.score_maps(images, crop=False, scales=self.scales)["fused"]
+
+
+def _fingerprint(model: DeepLab) -> str:
+    """A hash of the network's configuration, but for its scales, and of its weights."""
+    config = {name: value for name, value in model.get_config().items() if name != "scales"}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for variable in model.variables:
+        digest.update(variable.path.encode())
+        digest.update(np.ascontiguousarray(variable.numpy()))
+    return digest.hexdigest()

@@ -75,13 +75,13 @@ class DeepLab(keras.Model):
         _check_choice("average_pool", average_pool, (False, True) if is_vgg else (False,), backbone)
         _check_choice("bottleneck", bottleneck, ("caffe",) if is_vgg else resnet.BOTTLENECKS, backbone)
         _check_choice("preprocessing", preprocessing, STYLES)
-        _check_numbers(num_classes, scales, dropout)
+        _check_numbers(num_classes, dropout)
         super().__init__(name=name, dtype=dtype, autocast=False)
         self.backbone = backbone
         self.head = head
         self.num_classes = num_classes
         self.output_stride = output_stride
-        self.scales = tuple(float(scale) for scale in scales)
+        self.scales = check_scales(scales)
         self.atrous = atrous
         self.batch_norm = batch_norm
         self.dropout = dropout
@@ -159,7 +159,12 @@ class DeepLab(keras.Model):
         return geometry.upsample_score_map(fused, height, width, self.output_stride)
 
     def score_maps(
-        self, images, training: bool = False, crop: bool = True, network: Callable[[Any], Any] | None = None
+        self,
+        images,
+        training: bool = False,
+        crop: bool = True,
+        network: Callable[[Any], Any] | None = None,
+        scales: Sequence[float] | None = None,
     ) -> dict:
         """Scores a batch of images, scale by scale and fused.
 
@@ -171,6 +176,7 @@ class DeepLab(keras.Model):
             crop: whether the maps end at the last output on the image. If not, they reach over its border to the end
                 of the padding, as interpolation to full resolution needs.
             network: scores the preprocessed images of one scale in the place of the model's own network.
+            scales: sizes of the inputs; default: the model's own `scales`.
 
         Returns:
             float32 score maps by name. "fused" is the maximum over the scales on the grid of the image. With several
@@ -180,18 +186,19 @@ class DeepLab(keras.Model):
         images = ops.convert_to_tensor(images)
         if len(images.shape) != 4 or images.shape[-1] != 3:
             raise UserError(f"images: found shape {tuple(images.shape)}, expected [B, H, W, 3]")
+        scales = self.scales if scales is None else check_scales(scales)
         size = ops.shape(images)[1:3]
         images = geometry.pad_to_grid(self.preprocess(images), self.output_stride)
         padded = ops.shape(images)[1:3]
 
         maps, fused = {}, None
-        for scale in self.scales:
+        for scale in scales:
             scaled = [geometry.scaled_size(side, scale) for side in padded]
             inputs = images  # A graph that does not know their size would resize them to the same size.
             if scale != 1.0:
                 inputs = geometry.pad_to_grid(geometry.resize(images, *scaled), self.output_stride)
             scores = network(inputs) if network else self.network(inputs, training=training)
-            if len(self.scales) > 1:
+            if len(scales) > 1:
                 height, width = (
                     geometry.scaled_map_size(*sides, self.output_stride)
                     for sides in zip(size if crop else padded, padded, scaled, strict=True)
@@ -243,12 +250,21 @@ def _check_choice(argument: str, found, allowed: Sequence, backbone: str = "") -
         raise UserError(f"{argument}={found!r} is not allowed{where}; expected one of {', '.join(map(repr, allowed))}")
 
 
-def _check_numbers(num_classes: int, scales: Sequence[float], dropout: float) -> None:
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise UserError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout={dropout!r}: expected a rate of at least 0 and below 1")
+def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    """Returns the scales of the input as floats.
+
+    Raises:
+        UserError: there is none, one is not positive, or one stands there twice.
+    """
     if len(scales) == 0 or len(set(scales)) < len(scales) or min(scales) <= 0:
         raise UserError(
             f"scales={scales!r}: expected one or more positive numbers, each once, such as (0.5, 0.75, 1.0)"
         )
+    return tuple(float(scale) for scale in scales)
+
+
+def _check_numbers(num_classes: int, dropout: float) -> None:
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UserError(f"num_classes={num_classes!r}: expected a whole number of at least 1")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout={dropout!r}: expected a rate of at least 0 and below 1")

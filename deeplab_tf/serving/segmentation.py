@@ -41,6 +41,7 @@ class SegmentationGraph:
         self.outputs = tuple(output for output in OUTPUTS if output in outputs)
         self.num_classes = segmenter.model.num_classes
         self._model = segmenter.model
+        scales = segmenter.scales
         self._in_bands = in_bands and segmenter.crf is None and "probabilities" not in self.outputs
         self._mirror = segmenter.mirror
         self._tiling = segmenter.tiling
@@ -48,7 +49,7 @@ class SegmentationGraph:
         network = inference_network(self._model, precision or self._model.dtype_policy.compute_dtype)
         # Traced once, for every view, tile and signature.
         self._score = tf.function(
-            lambda images: self._model.score_maps(images, crop=False, network=network)["fused"],
+            lambda images: self._model.score_maps(images, crop=False, network=network, scales=scales)["fused"],
             input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
         )
 

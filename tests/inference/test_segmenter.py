@@ -1,11 +1,14 @@
 """Inference on whole images: against the model's own graph, several scales, the mirror, tiles."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deeplab_tf import Segmenter
+from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
 
@@ -140,6 +143,48 @@ def test_tiles_keep_to_the_grid_that_all_scales_share():
     tiling = Tiling(500, 100, 8, (0.5, 0.75, 1.0))
     assert (tiling.unit, tiling.size, tiling.overlap) == (32, 513, 128)
     assert Tiling(500, 100, 8, (1.0,)).size == 505
+
+
+def test_scales_of_the_segmenter_replace_the_models(multi_scale, photograph):
+    image = photograph(66, 97)
+    other = Segmenter(multi_scale.model, scales=(0.75, 1.25), tile_size=129, tile_overlap=32)
+    assert (other.scales, other.tiling.unit) == ((0.75, 1.25), 32)
+    expected = multi_scale.model.score_maps(image[np.newaxis], crop=False, scales=(0.75, 1.25))
+    assert list(expected) == ["scale_0.75", "scale_1.25", "fused"]
+    np.testing.assert_allclose(Segmenter(other.model, scales=(0.75, 1.25))._score(image[np.newaxis]), expected["fused"])
+    assert multi_scale.scales == multi_scale.model.scales == (0.5, 0.75, 1.0)
+    with pytest.raises(UserError, match=r"scales=\(0.0,\): expected one or more positive numbers"):
+        Segmenter(multi_scale.model, scales=(0.0,))
+
+
+def test_settings_say_what_made_the_labels(segmenter, tmp_path):
+    other = Segmenter(
+        segmenter.model, DenseCRF(iterations=3), segmenter.info, mirror=True, tile_size=100, tile_overlap=9
+    )
+    assert json.loads(json.dumps(other.settings)) == other.settings
+    assert other.settings == {
+        "checkpoint": None,
+        "fingerprint": segmenter.settings["fingerprint"],
+        "scales": [1.0],
+        "mirror": True,
+        "tile_size": 105,
+        "tile_overlap": 16,
+        "crf": DenseCRF(iterations=3).parameters,
+    }
+    other.save(tmp_path)
+    loaded = Segmenter.load(tmp_path, scales=(0.5, 1.0))
+    assert loaded.settings == segmenter.settings | {"checkpoint": "ckpt-0", "scales": [0.5, 1.0]}
+    bias = loaded.model.network.get_layer("fc1").bias
+    bias.assign(bias + 1e-3)
+    assert loaded.settings["fingerprint"] != segmenter.settings["fingerprint"]
+
+
+def test_class_names_and_repr(segmenter):
+    assert segmenter.class_names == segmenter.info.class_names
+    unnamed = Segmenter(segmenter.model, mirror=True, tile_size=105, tile_overlap=16)
+    assert unnamed.class_names == tuple("01234567")
+    text = "resnet_tiny linear, 8 classes, scales (1.0,), mirror, tiles of 105 overlapping by 16"
+    assert repr(unnamed) == f"Segmenter({text})"
 
 
 def test_what_cannot_be_is_refused(segmenter):
