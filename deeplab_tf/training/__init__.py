@@ -1,23 +1,27 @@
 """The training recipe of the paper: loss, schedules, optimizer, and the loop (Orbit's).
 
-`train` lives in `deeplab_tf.training.run`, because it imports Orbit, which takes several seconds.
+`Recipe` and its module are light; TensorFlow is imported when the first name that needs it is used.
 """
 
-from deeplab_tf.training.class_weights import balanced_class_weights, read_class_weights
-from deeplab_tf.training.distribution import is_chief, make_strategy
-from deeplab_tf.training.loss import labels_on_grid, position_weights, summed_cross_entropy
-from deeplab_tf.training.optimizer import CaffeSGD, caffe_multipliers
-from deeplab_tf.training.schedules import learning_rate_schedule
+import importlib
 
-__all__ = [
-    "CaffeSGD",
-    "balanced_class_weights",
-    "caffe_multipliers",
-    "is_chief",
-    "labels_on_grid",
-    "learning_rate_schedule",
-    "make_strategy",
-    "position_weights",
-    "read_class_weights",
-    "summed_cross_entropy",
-]
+_MODULES = {
+    "recipe": ("Recipe",),
+    "class_weights": ("balanced_class_weights", "read_class_weights"),
+    "distribution": ("is_chief", "make_strategy"),
+    "loss": ("labels_on_grid", "position_weights", "summed_cross_entropy"),
+    "optimizer": ("CaffeSGD", "caffe_multipliers"),
+    "schedules": ("learning_rate_schedule",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

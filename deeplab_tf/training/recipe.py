@@ -1,0 +1,376 @@
+"""The settings of a training, each documented once; the flags of train.py are made from them.
+
+A field of `Recipe` has, in its `metadata`:
+
+    kind        "string", "enum" (a string of `choices`), "bool", "integer", "float", "integers" or "numbers" (tuples)
+    help        one or two sentences, as --help shows them
+    topic       "data", "model", "training" or "inference": where --help and config.flags list it
+    choices     the values allowed, or None
+    least       the smallest value allowed, of each entry of a tuple, or None
+    most        the largest, or None
+    may_change  whether two starts of one run may differ in it: it changes how often something is done, how it is
+                measured or on what machines, but not what is trained
+
+`fields()` returns them as records. Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from deeplab_tf.errors import UserError
+
+
+def _setting(
+    kind: str,
+    default: Any,
+    help_text: str,
+    *,
+    topic: str,
+    choices: Sequence | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    may_change: bool = False,
+) -> Any:
+    metadata = {
+        "kind": kind,
+        "help": help_text,
+        "topic": topic,
+        "choices": choices,
+        "least": least,
+        "most": most,
+        "may_change": may_change,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _data(kind: str, default: Any, help_text: str, **limits: Any) -> Any:
+    return _setting(kind, default, help_text, topic="data", **limits)
+
+
+def _model(kind: str, default: Any, help_text: str, **limits: Any) -> Any:
+    return _setting(kind, default, help_text, topic="model", **limits)
+
+
+def _training(kind: str, default: Any, help_text: str, **limits: Any) -> Any:
+    return _setting(kind, default, help_text, topic="training", **limits)
+
+
+def _inference(kind: str, default: Any, help_text: str, **limits: Any) -> Any:
+    return _setting(kind, default, help_text, topic="inference", may_change=True, **limits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a training depends on besides its data set. The fields are the flags of train.py of the same names.
+
+    The defaults are those of the paper's ResNet-101 where it has them. Tuples may be given as any sequence of numbers.
+
+    Raises:
+        UserError: a value is of another type, out of range or not one of its choices; the message names the flag.
+
+    Example:
+        >>> recipe = Recipe(backbone="vgg16", head="large_fov", scales=(1.0,), learning_rate=1e-3, max_steps=2000)
+    """
+
+    train_split: str = _data(
+        "string", "train", "Split to train on, or several joined by '+'; of other data sets too: <data set>:<split>."
+    )
+    val_split: str = _data("string", "val", "Split to validate and evaluate on.", may_change=True)
+
+    backbone: str = _model(
+        "enum",
+        "resnet101",
+        "The feature extractor.",
+        choices=("vgg16", "resnet50", "resnet101", "efficientnet_lite0", "resnet_tiny"),
+    )
+    head: str = _model(
+        "string", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (not VGG); fc_7x7_r4 ... (VGG)."
+    )
+    output_stride: int = _model("integer", 8, "Pixels per score of the network: 8, 16 or 32.", choices=(8, 16, 32))
+    scales: tuple[float, ...] = _model(
+        "numbers",
+        (0.5, 0.75, 1.0),
+        "Multi-scale inputs, fused by maximum; 1.0 is single-scale.",
+        least=0.05,
+        most=8,
+    )
+    atrous: str = _model(
+        "enum",
+        "dilation",
+        "How atrous convolution is computed (Sec. 3.1).",
+        choices=("dilation", "deinterlace"),
+    )
+    batch_norm: str = _model(
+        "enum",
+        "auto",
+        "Batch normalisation: frozen (for pretrained weights), trainable, or synchronised over the replicas; "
+        "auto: frozen, but trainable in resnet_tiny.",
+        choices=("auto", "frozen", "trainable", "sync"),
+    )
+    average_pool: bool = _model(
+        "bool", False, "VGG-16: a 3x3 average pool after pool5, as in the LargeFOV release of 2015."
+    )
+    dropout: float = _model("float", 0.5, "VGG-16: dropout after fc6 and fc7.", least=0, most=0.99)
+    initial_weights: str | None = _model(
+        "string", None, "Weights to start from: imagenet, a file, or the folder of a run or of checkpoints."
+    )
+    freeze: str = _model("string", "none", "Layers that are not trained: none, backbone, or a pattern of their names.")
+
+    crop_size: int = _training(
+        "integer", 321, "Height and width of a training crop, pixels; 8k+1 wastes nothing.", least=9, most=8193
+    )
+    batch_size: int = _training(
+        "integer", 10, "Images per update, over all devices and micro-batches.", least=1, most=65_536
+    )
+    accumulation_steps: int = _training(
+        "integer", 1, "Micro-batches that one update is made of, to save memory.", least=1, most=65_536, may_change=True
+    )
+    max_steps: int = _training("integer", 20_000, "Updates of the whole training.", least=1, most=2**31 - 1)
+    learning_rate: float = _training(
+        "float", 2.5e-4, "Learning rate at the start: 2.5e-4 for ResNet-101, 1e-3 for VGG-16.", least=0
+    )
+    schedule: str = _training(
+        "enum", "poly", "poly: lr (1-step/max)^0.9; step: times 0.1 every step_size.", choices=("poly", "step")
+    )
+    step_size: int = _training(
+        "integer", 2_000, "Updates between the drops of the step schedule.", least=1, most=2**31 - 1
+    )
+    momentum: float = _training("float", 0.9, "Momentum of SGD.", least=0, most=1)
+    weight_decay: float = _training("float", 5e-4, "Weight decay of the kernels, added to the gradient.", least=0)
+    classifier_multiplier: float = _training(
+        "float", 10.0, "Learning rate of the classifier's kernel; its bias gets double.", least=0
+    )
+    random_scale: tuple[float, ...] = _training(
+        "numbers",
+        (0.5, 1.5),
+        "Random scaling: two numbers are a range; one, or three and more, a choice.",
+        least=0.05,
+        most=20,
+    )
+    mirror: bool = _training("bool", True, "Mirror training images at random.")
+    seed: int = _training(
+        "integer",
+        0,
+        "Seed of everything random: initial weights, order, augmentation, dropout.",
+        least=0,
+        most=2**31 - 1,
+    )
+    strategy: str = _training(
+        "enum",
+        "auto",
+        "Devices to train on: auto takes all local GPUs, and all hosts where TF_CONFIG names a cluster.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+        may_change=True,
+    )
+    tpu: str = _training("string", "local", "Name or address of the TPU of --strategy=tpu.", may_change=True)
+    precision: str = _training(
+        "enum",
+        "float32",
+        "Arithmetic of the network; weights, score maps and loss stay in float32; mixed_float16 scales the loss.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    xla: bool = _training("bool", False, "Compile the training step with XLA.", may_change=True)
+    class_weights: str | None = _training(
+        "string", None, "Beyond the paper: balanced, or a file with one weight a line."
+    )
+    hard_fraction: float = _training(
+        "float",
+        1.0,
+        "Beyond the paper: train on this fraction of the pixels, the hardest.",
+        least=1e-6,
+        most=1,
+    )
+    steps_per_loop: int = _training(
+        "integer",
+        10,
+        "Updates that TensorFlow makes before progress is shown and a stop is obeyed.",
+        least=1,
+        most=2**31 - 1,
+        may_change=True,
+    )
+    eval_every: int = _training(
+        "integer", 1_000, "Updates between validations; 0: only at the end.", least=0, most=2**31 - 1, may_change=True
+    )
+    eval_limit: int | None = _training(
+        "integer", None, "Validate on this many images during training; default: all.", least=1, may_change=True
+    )
+    checkpoint_every: int = _training(
+        "integer", 500, "Updates between checkpoints.", least=1, most=2**31 - 1, may_change=True
+    )
+    max_checkpoints: int = _training("integer", 3, "Checkpoints to keep.", least=1, may_change=True)
+    profile_steps: tuple[int, ...] | None = _training(
+        "integers",
+        None,
+        "First and last update to profile for TensorBoard, such as 20,30.",
+        least=1,
+        may_change=True,
+    )
+    overlays: int = _training(
+        "integer", 4, "Validation images to draw in TensorBoard at every validation.", least=0, may_change=True
+    )
+
+    eval_scales: tuple[float, ...] | None = _inference(
+        "numbers",
+        None,
+        "Scales of the network's input in validation and inference; default: as in training.",
+        least=0.05,
+        most=8,
+    )
+    eval_mirror: bool = _inference("bool", False, "Average the scores of the image and of its mirror image.")
+    tile_size: int | None = _inference(
+        "integer",
+        None,
+        "Cut larger images into tiles of this height and width, pixels; saves memory.",
+        least=9,
+        most=65_537,
+    )
+    tile_overlap: int = _inference(
+        "integer", 128, "Pixels by which neighbouring tiles overlap, blended there.", least=1, most=65_537
+    )
+
+    def __post_init__(self):
+        for field in fields():
+            object.__setattr__(self, field.name, field.checked(getattr(self, field.name)))
+        for name in ("scales", "eval_scales"):
+            scales = getattr(self, name) or ()
+            _require(len(set(scales)) == len(scales), name, scales, "each number once")
+        low, high = (*self.random_scale, *self.random_scale)[:2]
+        _require(len(self.random_scale) != 2 or low <= high, "random_scale", self.random_scale, "a range LOW,HIGH")
+        _require(
+            self.batch_size % self.accumulation_steps == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of --accumulation_steps={self.accumulation_steps}",
+        )
+        if self.profile_steps is not None:
+            in_order = len(self.profile_steps) == 2 and self.profile_steps[0] <= self.profile_steps[1]
+            _require(in_order, "profile_steps", self.profile_steps, "the first and the last update, such as 20,30")
+        if self.tile_size is not None:
+            fits = 2 * self.tile_overlap < self.tile_size
+            _require(fits, "tile_overlap", self.tile_overlap, f"less than half of --tile_size={self.tile_size}")
+        try:
+            re.compile(self.freeze)
+        except re.error as error:
+            _require(False, "freeze", self.freeze, f"none, backbone or a regular expression ({error})")
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, str]) -> "Recipe":
+        """The recipe of a `config.flags`, whose values are text, by the names of the flags. Other flags are ignored.
+
+        Raises:
+            UserError: a value cannot be read.
+        """
+        return cls(**{field.name: field.parsed(flags[field.name]) for field in fields() if field.name in flags})
+
+    def to_flags(self) -> dict[str, dict[str, str]]:
+        """The values as the flags take them, {topic: {name: text}}; fields that are None are left out."""
+        by_topic: dict[str, dict[str, str]] = {}
+        for field in fields():
+            value = getattr(self, field.name)
+            if value is not None:
+                by_topic.setdefault(field.topic, {})[field.name] = _as_text(value)
+        return by_topic
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One setting of a `Recipe`; see the top of this module."""
+
+    name: str
+    default: Any
+    kind: str
+    help: str
+    topic: str
+    choices: tuple | None
+    least: float | None
+    most: float | None
+    may_change: bool
+
+    def checked(self, value: Any) -> Any:
+        """The value as the recipe holds it.
+
+        Raises:
+            UserError: it is of another kind or out of bounds.
+        """
+        if value is None:
+            _require(self.default is None, self.name, value, "a value")
+            return None
+        if self.kind in ("numbers", "integers"):
+            is_sequence = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+            _require(is_sequence, self.name, value, "a sequence of numbers")
+            number = _integer if self.kind == "integers" else _number
+            value = tuple(number(self.name, entry) for entry in value)
+            _require(len(value) > 0, self.name, value, "at least one number")
+        elif self.kind == "integer":
+            value = _integer(self.name, value)
+        elif self.kind == "float":
+            value = _number(self.name, value)
+        else:
+            expected = bool if self.kind == "bool" else str
+            _require(isinstance(value, expected), self.name, value, "true or false" if expected is bool else "text")
+        self._check_limits(value)
+        return value
+
+    def parsed(self, text: str) -> Any:
+        """The value that a flag's text stands for.
+
+        Raises:
+            UserError: it stands for none.
+        """
+        if self.kind == "bool":
+            _require(text.lower() in ("true", "false", "1", "0"), self.name, text, "true or false")
+            return text.lower() in ("true", "1")
+        if self.kind in ("string", "enum"):
+            return text
+        convert = int if self.kind.startswith("integer") else float
+        try:
+            if self.kind.endswith("s"):
+                return tuple(convert(entry) for entry in text.split(","))
+            return convert(text)
+        except ValueError:
+            expected = "whole numbers" if convert is int else "numbers"
+            raise UserError(f"--{self.name}: found {text!r}, expected {expected}") from None
+
+    def _check_limits(self, value: Any) -> None:
+        if self.choices is not None:
+            _require(value in self.choices, self.name, value, f"one of {', '.join(map(str, self.choices))}")
+        for entry in value if isinstance(value, tuple) else (value,):
+            if self.least is not None:
+                _require(entry >= self.least, self.name, value, f"at least {self.least:g}")
+            if self.most is not None:
+                _require(entry <= self.most, self.name, value, f"at most {self.most:g}")
+
+
+def fields() -> tuple[Field, ...]:
+    """The settings of a recipe, in the order in which --help and config.flags list them."""
+    return tuple(
+        Field(name=field.name, default=field.default, **field.metadata) for field in dataclasses.fields(Recipe)
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    _require(is_number and math.isfinite(value), name, value, "a finite number")
+    return float(value)
+
+
+def _integer(name: str, value: Any) -> int:
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    _require(is_integer, name, value, "a whole number")
+    return int(value)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_as_text(entry) for entry in value)
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        found = _as_text(value) if isinstance(value, (bool, int, float, str, tuple)) else repr(value)
+        raise UserError(f"--{name}={found}: expected {expected}")
