@@ -1,7 +1,6 @@
 """Evaluation of a segmenter on a data set, image by image, at the original resolution."""
 
-import collections
-import concurrent.futures
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -17,9 +16,9 @@ from deeplab_tf.counts import ConfusionMatrix
 from deeplab_tf.evaluation.image_counts import ImageCounts, class_counts
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
 
-# Images that may wait for the CRF and the metrics while the network goes on.
-_IN_FLIGHT = 2
+Results = dict[str, Segmentation]  # by stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +109,7 @@ def evaluate(
 ) -> Evaluation:
     """Counts, over all examples, how the segmenter's labels agree with the truth.
 
-    The network has this thread; interpolation, CRF and metrics have another, so they work on an image while the network
-    works on the next. No more than a few score maps are in memory at any time.
+    The images go through `segment_stream`: the network works on one while others are interpolated, refined and counted.
 
     Args:
         segmenter: with `info` (the classes).
@@ -126,54 +124,48 @@ def evaluate(
     """
     started = time.monotonic()
     info = segmenter.info
-    stages = ("network", "crf") if segmenter.crf else ("network",)
+    stages = (NETWORK, CRF) if segmenter.crf else (NETWORK,)
     totals = {stage: ConfusionMatrix.empty(info.num_classes) for stage in stages}
     curves = {stage: TrimapCurve(info.num_classes, trimap_widths) for stage in stages} if trimap_widths else {}
     counts = {stage: [] for stage in stages}
     filenames = []
 
-    def finish(example: Mapping[str, Any], image: np.ndarray, unrefined: Segmentation) -> dict[str, Segmentation]:
-        results = {"network": unrefined}
-        if segmenter.crf:
-            results["crf"] = segmenter.refined(image, unrefined)
+    def count(example: Mapping[str, Any], image: np.ndarray, results: Results) -> tuple[Mapping, Results, dict, dict]:
+        """On other threads: the confusion matrices of one image, and its counts near boundaries."""
         label = np.asarray(example["label"])
         distance = boundary_distance(label) if curves else None
+        confusions, near = {}, {}
         for stage, result in results.items():
-            confusion = ConfusionMatrix.empty(info.num_classes)
-            confusion.add(label, result.labels, info.ignore_label)
-            totals[stage].counts += confusion.counts
-            counts[stage].append(class_counts(confusion.counts))
+            confusions[stage] = ConfusionMatrix.empty(info.num_classes)
+            confusions[stage].add(label, result.labels, info.ignore_label)
             if curves:
-                curves[stage].add(label, result.labels, distance, info.ignore_label)
-        return results
+                near[stage] = TrimapCurve(info.num_classes, trimap_widths)
+                near[stage].add(label, result.labels, distance, info.ignore_label)
+        return example, results, confusions, near
 
-    waiting = collections.deque()
-
-    def next_in_order() -> None:
-        example, finishing = waiting.popleft()
-        results = finishing.result()
-        if on_example:
-            on_example(len(filenames), example, results["network"], results.get("crf"))
-        filenames.append(_filename(example, len(filenames)))
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
-        for example in tqdm.tqdm(examples, "evaluate", leave=False, unit="image", dynamic_ncols=True):
-            image = np.asarray(example["image"])
-            waiting.append((example, worker.submit(finish, example, image, segmenter.without_crf(image))))
-            if len(waiting) > _IN_FLIGHT:
-                next_in_order()
-        while waiting:
-            next_in_order()
+    progress = tqdm.tqdm(examples, "evaluate", leave=False, unit="image", dynamic_ncols=True)
+    images = ((example, np.asarray(example["image"])) for example in examples)
+    with progress, contextlib.closing(segment_stream(segmenter, images, count)) as counted:
+        for example, results, confusions, near in counted:
+            for stage, confusion in confusions.items():
+                totals[stage].counts += confusion.counts
+                counts[stage].append(class_counts(confusion.counts))
+            for stage, curve in near.items():
+                curves[stage].counts += curve.counts
+            if on_example:
+                on_example(len(filenames), example, results[NETWORK], results.get(CRF))
+            filenames.append(_filename(example, len(filenames)))
+            progress.update()
     arrays = {stage: np.array(rows, np.int64).reshape(-1, 3, info.num_classes) for stage, rows in counts.items()}
     return Evaluation(
         class_names=tuple(info.class_names),
-        network=totals["network"],
-        crf=totals.get("crf"),
+        network=totals[NETWORK],
+        crf=totals.get(CRF),
         images=len(filenames),
         seconds=time.monotonic() - started,
         image_counts=ImageCounts(tuple(info.class_names), tuple(filenames), **arrays),
-        network_trimap=curves.get("network"),
-        crf_trimap=curves.get("crf"),
+        network_trimap=curves.get(NETWORK),
+        crf_trimap=curves.get(CRF),
     )
 
 

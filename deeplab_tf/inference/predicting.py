@@ -146,10 +146,10 @@ def predict(
     done = {name: record for name, record in records.items() if record is not None}
     if "coco" in formats and not stopped:
         file_names = dict(zip(named, map(str, relative), strict=True))
-        for stage in stages:
-            images = (record | {"file_name": file_names[name]} for name, record in done.items())
-            content = json.dumps(coco.dataset(images, f"coco{stage}", segmenter.info))
-            files.write_text(output_dir / f"coco{stage}.json", content + "\n")
+        for name in (prediction_files.folder("coco", stage) for stage in stages):
+            images = (record | {"file_name": file_names[image]} for image, record in done.items())
+            content = json.dumps(coco.dataset(images, name, segmenter.info))
+            files.write_text(output_dir / f"{name}.json", content + "\n")
     images = len(done) - (len(named) - len(waiting))
     return Predictions(output_dir, images, len(done) - images, unreadable, time.monotonic() - started, stopped)
 

@@ -19,6 +19,11 @@ SUFFIXES = {"masks": ".png", "overlays": ".png", "probabilities": ".npz", "polyg
 _TITLES = {NETWORK: "network", CRF: "network + CRF"}
 
 
+def folder(form: str, stage: str) -> str:
+    """The folder of a format, also the stem of a COCO file: the CRF's results lie in `masks_crf` and so on."""
+    return form if stage == NETWORK else f"{form}_{stage}"
+
+
 def check_formats(formats: Collection[str]) -> None:
     """Raises UserError where one of them is none, or none is there."""
     unknown = [name for name in formats if name not in SUFFIXES]
@@ -38,7 +43,7 @@ def paths(name: str, formats: Collection[str], stages: Collection[str]) -> dict[
         stages: NETWORK, and CRF where there is one.
     """
     return {
-        (form, stage): pathlib.Path(form + stage) / f"{name}{SUFFIXES[form]}"
+        (form, stage): pathlib.Path(folder(form, stage)) / f"{name}{SUFFIXES[form]}"
         for form in formats
         for stage in (stages if form != "overlays" else [NETWORK])
         if form != "coco"
@@ -68,7 +73,7 @@ def write(
         info: the classes.
 
     Returns:
-        where `coco` is one of the formats, the annotations of each stage, as {"coco" + stage: `coco.annotations`}.
+        where `coco` is one of the formats, `coco.annotations` of each stage, by `folder("coco", stage)`.
     """
     for (form, stage), path in paths(name, formats, results).items():
         path, result = output_dir / path, results[stage]
@@ -83,7 +88,9 @@ def write(
             files.write_text(path, json.dumps(polygons.geojson(result.labels, info)) + "\n")
     if "coco" not in formats:
         return {}
-    return {f"coco{stage}": coco.annotations(result.labels, info.num_classes) for stage, result in results.items()}
+    return {
+        folder("coco", stage): coco.annotations(result.labels, info.num_classes) for stage, result in results.items()
+    }
 
 
 def _sheet(image: np.ndarray, results: Mapping[str, Segmentation], info: DatasetInfo) -> np.ndarray:

@@ -17,8 +17,8 @@ from deeplab_tf.parallel import available_cores
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
-# The network and, where there is a CRF, the CRF's: what is written beside the CRF's own has this behind its name.
-NETWORK, CRF = "", "_crf"
+# The two stages of a segmentation; the second exists where the segmenter has a CRF.
+NETWORK, CRF = "network", "crf"
 
 _MOST_WORKERS = 4
 

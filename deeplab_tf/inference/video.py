@@ -114,8 +114,8 @@ def predict_video(
             raise UserError(f"input: {source} gave no frame; expected a video that OpenCV can decode, or a camera")
     if records:
         for stage in [NETWORK] if segmenter.crf is None else [NETWORK, CRF]:
-            path = output_dir / f"coco{stage}" / f"{name}.json"
-            files.write_json(path, coco.dataset(records, f"coco{stage}", segmenter.info))
+            folder = prediction_files.folder("coco", stage)
+            files.write_json(output_dir / folder / f"{name}.json", coco.dataset(records, folder, segmenter.info))
     dropped, stopped = camera.dropped if live else 0, stop() or frames == limit
     return VideoPredictions(overlay_path, frames, dropped, expected, time.monotonic() - started, stopped)
 
