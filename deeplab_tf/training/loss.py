@@ -29,15 +29,46 @@ def labels_on_grid(labels: tf.Tensor, output_stride: int, scale: float = 1.0) ->
     return labels
 
 
-def position_weights(
-    labels: tf.Tensor, ignore_label: int = IGNORE_LABEL, class_weights: Sequence[float] | None = None
+def interpolated_to_labels(
+    score_map: tf.Tensor, scale: float, height: int, width: int, output_stride: int
 ) -> tf.Tensor:
-    """What each position counts for in the loss: 1 where labelled (in the paper), 0 where ignored.
+    """The score map of a scaled input, interpolated to the positions of the unscaled one, corners aligned.
+
+    The release takes the loss of scale 0.75 there, whose own positions sit between labelled pixels; 0.5 and 1 sit on
+    some, and keep their own.
+
+    Args:
+        score_map: float32 [B, h, w, C] of the input at `scale`.
+        scale: of the input.
+        height: of the image, pixels.
+        width: likewise.
+        output_stride: input pixels per position.
+
+    Returns:
+        float32 [B, (height-1)//output_stride + 1, (width-1)//output_stride + 1, C].
+    """
+    positions = []
+    for side in (height, width):
+        padded = geometry.padded_size(side, output_stride)
+        count = geometry.map_size(side, output_stride)
+        positions.append(geometry.aligned_positions(count, padded, geometry.scaled_size(padded, scale)))
+    return geometry.sample(score_map, *positions)
+
+
+def position_weights(
+    labels: tf.Tensor,
+    ignore_label: int = IGNORE_LABEL,
+    class_weights: Sequence[float] | None = None,
+    by_image: bool = False,
+) -> tf.Tensor:
+    """The weight of each position in the loss: 1 where labelled (in the paper), 0 where ignored.
 
     Args:
         labels: integers [B, h, w].
         ignore_label: the label of positions without a class.
         class_weights: a weight for each class instead of 1 (beyond the paper).
+        by_image: whether the weights of each image add up to 1, however many of its positions are labelled, as in the
+            release's ResNet-101, which takes one image at a time.
 
     Returns:
         float32 [B, h, w].
@@ -45,7 +76,10 @@ def position_weights(
     labels = tf.cast(labels, tf.int32)
     labelled = labels != ignore_label
     weights = 1.0 if class_weights is None else tf.gather(tf.constant(class_weights), tf.where(labelled, labels, 0))
-    return tf.where(labelled, weights, 0.0)
+    weights = tf.where(labelled, weights, 0.0)
+    if by_image:
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=(1, 2), keepdims=True))
+    return weights
 
 
 def summed_cross_entropy(

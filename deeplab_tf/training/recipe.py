@@ -174,6 +174,17 @@ class Recipe:
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     xla: bool = _training("bool", False, "Compile the training step with XLA.", may_change=True)
+    loss_normalization: str = _training(
+        "enum",
+        "batch",
+        "The loss is a mean over the labelled positions of the whole batch, or (release, ResNet-101) of each image.",
+        choices=("batch", "image"),
+    )
+    interpolated_losses: bool = _training(
+        "bool",
+        False,
+        "Multi-scale: take the loss of scales such as 0.75 on the interpolated score map, as the release does.",
+    )
     class_weights: str | None = _training(
         "string", None, "Beyond the paper: balanced, or a file with one weight a line."
     )

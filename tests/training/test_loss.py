@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deeplab_tf import DeepLab
 from deeplab_tf.training import labels_on_grid, position_weights, summed_cross_entropy
+from deeplab_tf.training.loss import interpolated_to_labels
 
 
 def test_cross_entropy_in_numpy():
@@ -66,3 +68,30 @@ def test_scaled_grid_is_the_nearest_pixel():
     np.testing.assert_array_equal(at_half, np.arange(0, 321, 16))  # 161 pixels, 21 positions
     at_three_quarters = labels_on_grid(labels, 8, 0.75).numpy()[0, :, 0]
     np.testing.assert_array_equal(at_three_quarters, np.floor(np.linspace(0, 320, 31) + 0.5))
+
+
+def test_by_image_is_the_mean_over_images_of_their_means():
+    """As ten images accumulated one by one, each normalised by its own labelled positions."""
+    rng = np.random.default_rng(5)
+    scores = rng.normal(size=(3, 6, 5, 4)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 3, 255], size=(3, 6, 5))
+    labels[1, 1:] = 255
+    means = []
+    for image in range(3):
+        alone = labels[image : image + 1]
+        summed = float(summed_cross_entropy(scores[image : image + 1], alone, position_weights(alone)))
+        means.append(summed / np.count_nonzero(alone != 255))
+    weights = position_weights(labels, by_image=True)
+    together = float(summed_cross_entropy(scores, labels, weights) / tf.reduce_sum(weights))
+    assert together == pytest.approx(np.mean(means), rel=1e-5)
+    assert float(tf.reduce_sum(position_weights(np.full((1, 2, 2), 255), by_image=True))) == 0
+
+
+def test_a_scaled_score_map_is_interpolated_to_the_labels_as_the_fused_one_is():
+    """With a single scale below 1 the fused map is that scale's, interpolated."""
+    model = DeepLab("resnet_tiny", "linear", 4, scales=(0.75, 1.0))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 97, 129, 3)).astype(np.float32)
+    own = model.score_maps(images)["scale_0.75"]
+    fused = model.score_maps(images, scales=(0.75,))["fused"]
+    found = interpolated_to_labels(own, 0.75, 97, 129, 8)
+    np.testing.assert_allclose(found, fused, atol=1e-5 * np.abs(fused).max())
