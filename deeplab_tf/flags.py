@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from deeplab_tf.errors import UserError
+from deeplab_tf.errors import UserError, extras_named
 
 # TensorFlow's own log, set before anything imports it: warnings and errors; on a machine without an NVIDIA driver not
 # even errors, since the lack of one is reported as such. Python's exceptions are not concerned.
@@ -243,7 +243,8 @@ def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str]
             for name in required:
                 if FLAGS[name].value in (None, ""):
                     raise UserError(f"--{name} is missing: {FLAGS[name].help}")
-            main()
+            with extras_named(pathlib.Path(sys.argv[0]).name):
+                main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)

@@ -9,14 +9,9 @@ over the classes (a softmax output); or labels, .png with a class number a pixel
 PNGs. What cannot be refined is left out and named at the end.
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])  # the repository, instead of this folder
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.errors import UserError  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
+from deeplab_tf import flags
+from deeplab_tf.errors import UserError
+from deeplab_tf.flags import FLAGS
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import logging
 
+from deeplab_tf import beam
 from deeplab_tf.data import builders, catalogue
 from deeplab_tf.data.download import fetch
 from deeplab_tf.errors import UserError
@@ -67,7 +68,7 @@ def prepare(
             f"dataset {name!r} is not prepared in {catalogue.resolved_data_dir(data_dir)}; to prepare it give the "
             "folder of its raw files as --raw_dir, or --download to fetch them"
         )
-    beam_options = None if beam_pipeline_options is None else _beam_options(beam_pipeline_options)
+    beam_options = None if beam_pipeline_options is None else beam.pipeline_options(beam_pipeline_options)
     return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options, beam_options)
 
 
@@ -131,15 +132,6 @@ def _build(
         logging.set_verbosity(verbosity)
         shutil.rmtree(workshop, ignore_errors=True)
     return str(directory)
-
-
-def _beam_options(text: str) -> Any:
-    """Options of a Beam pipeline, as tensorflow-datasets' own command line takes them."""
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise UserError("--beam_pipeline_options needs Apache Beam: pip install apache-beam") from error
-    return PipelineOptions([f"--{option}" for option in text.split(",") if option])
 
 
 def _downloaded(builder_class, name: str, data_dir: str | os.PathLike | None) -> str:

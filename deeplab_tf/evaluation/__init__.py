@@ -1,26 +1,30 @@
-"""The metrics of the paper, comparisons, reports, submissions, pictures."""
+"""The metrics of the paper, comparisons, reports, submissions, pictures, and scores of any folder of masks.
 
-from deeplab_tf.counts import ConfusionMatrix
-from deeplab_tf.evaluation.comparison import Comparison, compare, counts_of_run
-from deeplab_tf.evaluation.drawing import evaluate_and_draw
-from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
-from deeplab_tf.evaluation.image_counts import ImageCounts
-from deeplab_tf.evaluation.report import write_report
-from deeplab_tf.evaluation.submission import Submission
-from deeplab_tf.evaluation.trimap import TrimapCurve
-from deeplab_tf.evaluation.validation import validation
+Importing it is light: TensorFlow is imported when the first name that needs it is used.
+"""
 
-__all__ = [
-    "Comparison",
-    "ConfusionMatrix",
-    "Evaluation",
-    "ImageCounts",
-    "Submission",
-    "TrimapCurve",
-    "compare",
-    "counts_of_run",
-    "evaluate",
-    "evaluate_and_draw",
-    "validation",
-    "write_report",
-]
+import importlib
+
+_MODULES = {
+    "deeplab_tf.counts": ("ConfusionMatrix",),
+    "deeplab_tf.evaluation.comparison": ("Comparison", "compare", "counts_of_run"),
+    "deeplab_tf.evaluation.drawing": ("evaluate_and_draw",),
+    "deeplab_tf.evaluation.evaluating": ("Evaluation", "evaluate"),
+    "deeplab_tf.evaluation.image_counts": ("ImageCounts",),
+    "deeplab_tf.evaluation.report": ("write_report",),
+    "deeplab_tf.evaluation.submission": ("Submission",),
+    "deeplab_tf.evaluation.trimap": ("TrimapCurve",),
+    "deeplab_tf.evaluation.validation": ("validation",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
