@@ -18,8 +18,9 @@ import PIL.Image
 from crf import load
 
 from deeplab_tf import crf
+from deeplab_tf.counts import mean_iou
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.crf.searching import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts, mean_iou
+from deeplab_tf.crf.searching import COLOR_STDS, SPATIAL_STDS, WEIGHTS, class_counts
 from deeplab_tf.parallel import available_cores
 
 # (width, height), classes: a CamVid frame and a VOC image.

@@ -24,8 +24,9 @@ ROUNDS = 5
 def main() -> None:
     """Prints images per second of both."""
     from deeplab_tf.inference import Segmenter, prediction_files
-    from deeplab_tf.inference.predicting import find_images, predict, read_image
+    from deeplab_tf.inference.predicting import find_images, predict
     from deeplab_tf.inference.stream import CRF, NETWORK
+    from deeplab_tf.pictures import read_photograph
 
     paths = find_images(FLAGS.input)[: FLAGS.limit]
     formats = FLAGS.format or ["masks", "overlays"]
@@ -33,7 +34,7 @@ def main() -> None:
 
     def one_after_another(folder: pathlib.Path) -> None:
         for path in paths:
-            image = read_image(path)
+            image = read_photograph(path)
             results = {NETWORK: segmenter.without_crf(image)}
             if segmenter.crf is not None:
                 results[CRF] = segmenter.refined(image, results[NETWORK])

@@ -1,9 +1,91 @@
-"""The classes of the known data sets and the colours that show them."""
+"""The classes of a data set, the colours that show them, and the tables of the known data sets."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
+from deeplab_tf.errors import UserError
+
 # The index that marks a pixel without a label, in every prepared data set.
 IGNORE_LABEL = 255
+# Class indices are 8-bit numbers, and one of them is the ignore label.
+MAX_CLASSES = 255
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetInfo:
+    """Classes of a data set.
+
+    Attributes:
+        name: of the data set, with its configuration where it has one: "shapes", "cityscapes/coarse".
+        class_names: one name for each class index.
+        palette: uint8 [num_classes, 3], the RGB colour of each class.
+        ignore_label: the index of pixels without a label.
+        splits: number of examples of each split.
+
+    Raises:
+        UserError: there are more than 255 classes, or not one colour for each.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    ignore_label: int = IGNORE_LABEL
+    splits: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.num_classes > MAX_CLASSES:
+            raise UserError(
+                f"{self.name}: found {self.num_classes} classes, expected at most {MAX_CLASSES}: masks have 8 bits a "
+                f"pixel, and {IGNORE_LABEL} means 'no label'"
+            )
+        if np.shape(self.palette) != (self.num_classes, 3):
+            raise UserError(
+                f"{self.name}: found a palette of shape {list(np.shape(self.palette))}, expected "
+                f"[{self.num_classes}, 3]: an RGB colour for each class"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the background counted where there is one."""
+        return len(self.class_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """The classes as every file of this project holds them; `from_json` reads them."""
+        return {
+            "name": self.name,
+            "class_names": list(self.class_names),
+            "palette": np.asarray(self.palette).tolist(),
+            "ignore_label": self.ignore_label,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], splits: Mapping[str, int] | None = None) -> Self:
+        """Reads what `to_json` gave.
+
+        Args:
+            content: may hold more; "name" and "ignore_label" may be missing.
+            splits: number of examples of each split, where they are known.
+
+        Raises:
+            UserError: the names or colours of the classes are missing, or not what they should be.
+        """
+        try:
+            return cls(
+                name=str(content.get("name", "")),
+                class_names=tuple(map(str, content["class_names"])),
+                palette=np.array(content["palette"], np.uint8).reshape(-1, 3),
+                ignore_label=int(content.get("ignore_label", IGNORE_LABEL)),
+                splits=dict(splits or {}),
+            )
+        except UserError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"expected the classes of a data set, 'class_names' and 'palette'; found otherwise ({error!r})"
+            ) from error
 
 
 def voc_palette(num_classes: int) -> np.ndarray:

@@ -1,10 +1,13 @@
-"""The metrics of semantic segmentation, all from one confusion matrix over the whole set."""
+"""The metrics of semantic segmentation: from one confusion matrix over the whole set, or from counts by image."""
 
 import dataclasses
+import pathlib
 from typing import Self
 
 import numpy as np
 
+from deeplab_tf import files
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 
 
@@ -29,7 +32,7 @@ class ConfusionMatrix:
         """A matrix of zeros."""
         return cls(np.zeros((num_classes, num_classes), np.int64))
 
-    def add(self, labels: np.ndarray, predictions: np.ndarray, ignore_label: int = 255) -> None:
+    def add(self, labels: np.ndarray, predictions: np.ndarray, ignore_label: int = IGNORE_LABEL) -> None:
         """Counts the pixels of one image, or of a batch.
 
         Args:
@@ -38,10 +41,10 @@ class ConfusionMatrix:
             ignore_label: the label of pixels without a class.
 
         Raises:
-            UserError: the shapes differ, or a label or prediction is no class.
+            UserError: the shapes differ, or a label or prediction is not a class.
         """
         if np.shape(labels) != np.shape(predictions):
-            raise UserError(f"labels have shape {np.shape(labels)}, predictions {np.shape(predictions)}: expected one")
+            raise UserError(f"labels and predictions differ in shape: {np.shape(labels)} and {np.shape(predictions)}")
         num_classes = len(self.counts)
         labelled = np.not_equal(labels, ignore_label)
         labels = np.asarray(labels)[labelled].astype(np.int64)
@@ -58,14 +61,12 @@ class ConfusionMatrix:
     @property
     def iou(self) -> np.ndarray:
         """Intersection over union of each class, float64 [C]; NaN for a class neither present nor predicted."""
-        intersection = np.diag(self.counts)
-        union = self.counts.sum(0) + self.counts.sum(1) - intersection
-        return _ratio(intersection, union)
+        return iou(class_counts(self.counts))
 
     @property
     def mean_iou(self) -> float:
         """Mean intersection over union of the classes that occur: the paper's metric."""
-        return _mean(self.iou)
+        return float(mean_iou(class_counts(self.counts)))
 
     @property
     def pixel_accuracy(self) -> float:
@@ -80,7 +81,7 @@ class ConfusionMatrix:
     @property
     def mean_accuracy(self) -> float:
         """Mean of `class_accuracy` over the classes in the truth."""
-        return _mean(self.class_accuracy)
+        return float(_mean(self.class_accuracy))
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -98,13 +99,83 @@ class ConfusionMatrix:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageCounts:
+    """Pixels by image and class, before and after the CRF.
+
+    Attributes:
+        class_names: C names.
+        filenames: of the N images.
+        network: int64 [N, 3, C]: pixels that are truly of the class and labelled so; truly of the class; labelled so.
+        crf: likewise after the CRF; None without one.
+    """
+
+    class_names: tuple[str, ...]
+    filenames: tuple[str, ...]
+    network: np.ndarray
+    crf: np.ndarray | None = None
+
+    @property
+    def final(self) -> np.ndarray:
+        """The counts after the last step: the CRF where there is one."""
+        return self.network if self.crf is None else self.crf
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes a compressed .npz: most counts are 0, so an image takes about a hundred bytes."""
+        arrays = {
+            "class_names": np.array(self.class_names),
+            "filenames": np.array(self.filenames, dtype=str),
+            "network": self.network,
+        }
+        if self.crf is not None:
+            arrays["crf"] = self.crf
+        with files.written_aside(path) as aside:
+            np.savez_compressed(aside, **arrays)
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, or is not such a file.
+        """
+        try:
+            with np.load(path) as arrays:
+                return cls(
+                    class_names=tuple(map(str, arrays["class_names"])),
+                    filenames=tuple(map(str, arrays["filenames"])),
+                    network=arrays["network"],
+                    crf=arrays.get("crf"),
+                )
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{path}: not the counts file of an evaluation ({error}); evaluate.py writes them"
+            ) from None
+
+
+def class_counts(confusion: np.ndarray) -> np.ndarray:
+    """The counts of one image, int64 [3, C], from its confusion matrix [C, C] (rows: truth)."""
+    return np.stack([np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)])
+
+
+def iou(counts: np.ndarray) -> np.ndarray:
+    """Intersection over union [..., C] of counts [..., 3, C]; NaN for a class neither present nor predicted."""
+    both, truth, predicted = np.moveaxis(counts, -2, 0)
+    return _ratio(both, truth + predicted - both)
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """Mean [...] of `iou` over the classes that occur; NaN where none does."""
+    return _mean(iou(counts))
+
+
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The ratio part / whole, NaN where whole is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.true_divide(part, whole)
 
 
-def _mean(values: np.ndarray) -> float:
-    """Mean of what is no NaN; NaN when nothing is left."""
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean along the last axis of the values that are not NaN; NaN where all are."""
+    occurs = ~np.isnan(values)
+    return _ratio(np.where(occurs, values, 0).sum(-1), occurs.sum(-1))

@@ -1,16 +1,149 @@
-"""Pictures of segmentations: palette masks, overlays, panels with a legend."""
+"""Pictures on the host: the reader of photographs and of label maps, masks, overlays, panels, contact sheets.
 
+Every command reads photographs with `read_photograph`; `deeplab_tf.data.decoding` is the same as a TensorFlow graph.
+"""
+
+import io
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from deeplab_tf import files
-from deeplab_tf.compiling import kernel
+from deeplab_tf.errors import UserError
 
-_LEGEND_ROW = 18
-_MARGIN = 4
+# Photographs are found by these, in whatever case. What counts when they are read is the content.
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+OPACITY = 0.6  # of the colours of the classes over a photograph
+
+_ROW, _MARGIN = 18, 4  # height of a line of text and space between pictures, pixels
+_CELL, _COLUMNS = 220, 6  # longer side of a picture on a contact sheet, pixels, and pictures in a row
+_NO_LABEL = (255, 255, 255)
+
+
+def open_image(file: str | os.PathLike | bytes, source: str = "") -> Image.Image:
+    """Decodes an image file with Pillow, whole.
+
+    Args:
+        file: its path, or its content.
+        source: its name in messages; default: the path.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        image = Image.open(io.BytesIO(file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()))
+        image.load()
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
+        if reason.startswith("cannot identify image file"):
+            reason = "not an image, or of an unknown format"
+        raise UserError(f"{source or file}: cannot be read as an image ({reason})") from error
+    return image
+
+
+def read_photograph(file: str | os.PathLike | bytes, source: str = "") -> np.ndarray:
+    """Reads a photograph as every part of this project sees it.
+
+    It is turned upright as its EXIF orientation says; of an animation, the first frame is taken. Grey, palette and CMYK
+    images become RGB; transparency is left out. Of 16 bits a channel the higher 8 are taken, as TensorFlow does;
+    32-bit integers count as 16-bit ones, and floats from 0 to 1 become 0 to 255.
+
+    Args:
+        file: its path, or its content.
+        source: its name in messages; default: the path.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        UserError: it cannot be read, or holds integers outside 0..65535 or floats outside 0..1.
+    """
+    return upright_rgb(open_image(file, source), source or str(file))
+
+
+def upright_rgb(image: Image.Image, source: str) -> np.ndarray:
+    """The pixels of an opened photograph; see `read_photograph`."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)  # I;16B has another byte order
+        _check_range(values, 0, 65535, source)
+        image = _like(image, (values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.asarray(image)
+        _check_range(values, 0.0, 1.0, source)
+        image = _like(image, np.rint(255 * values).astype(np.uint8))
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _check_range(values: np.ndarray, low: float, high: float, source: str) -> None:
+    if not low <= values.min() <= values.max() <= high:  # also where one is NaN
+        kind = "integers" if values.dtype.kind == "i" else "floats"
+        raise UserError(
+            f"{source}: found {kind} from {values.min():.6g} to {values.max():.6g}, expected {low:g} to {high:g}; "
+            "scale them, or save the image with 8 bits a channel"
+        )
+
+
+def _like(image: Image.Image, pixels: np.ndarray) -> Image.Image:
+    """A picture of other pixels that is turned like `image`."""
+    other = Image.fromarray(pixels)
+    other.getexif().update(image.getexif())
+    return other
+
+
+def read_labels(
+    file: str | os.PathLike | bytes, source: str = "", hint: str = ""
+) -> tuple[np.ndarray, list[int] | None]:
+    """Reads a label map: an image whose pixel values, grey or of a palette, are class indices.
+
+    Args:
+        file: its path, or its content.
+        source: its name in messages; default: the path.
+        hint: what to do about a colour mask, for the message.
+
+    Returns:
+        uint8 [H, W], and the colours of its palette, [R, G, B, R, ...], or None where it has none.
+
+    Raises:
+        UserError: it cannot be read, is in colours, has values above 255, or is compressed with loss.
+    """
+    image, source = open_image(file, source), source or str(file)
+    check_lossless(image, source)
+    if image.mode in ("L", "P", "1"):
+        return np.asarray(image).astype(np.uint8), image.getpalette() if image.mode == "P" else None
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 255:
+            wrong = values.min() if values.min() < 0 else values.max()
+            raise UserError(f"{source}: the mask holds the value {wrong}; class indices are 0 to 255")
+        return values.astype(np.uint8), None
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
+    if (red == green).all() and (green == blue).all():
+        return red, None
+    raise UserError(f"{source}: a colour mask ({image.mode}); expected class indices (grey or palette){hint}")
+
+
+def check_lossless(image: Image.Image, source: str) -> None:
+    """Refuses masks in formats that change labels.
+
+    Raises:
+        UserError: it is one.
+    """
+    compression = image.info.get("compression", "")
+    if image.format in ("JPEG", "MPO") or "jpeg" in str(compression):
+        raise UserError(
+            f"{source}: the mask is compressed as JPEG, which changes labels; make it anew as PNG from what it was "
+            "made of"
+        )
+
+
+def full_palette(palette: np.ndarray) -> np.ndarray:
+    """256 colours, uint8 [256, 3]: those of the classes, then white for what is not a class."""
+    full = np.full((256, 3), _NO_LABEL, np.uint8)
+    full[: len(palette)] = palette
+    return full
 
 
 def save_mask(path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray) -> None:
@@ -22,26 +155,33 @@ def save_mask(path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray)
         palette: uint8 [C, 3], RGB.
     """
     picture = Image.fromarray(labels)
-    picture.putpalette(_full_palette(palette).tobytes())
+    picture.putpalette(full_palette(palette).tobytes())
     with files.written_aside(path) as aside:
         picture.save(aside, optimize=True)
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+def save_picture(path: str | pathlib.Path, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as the file format that the suffix of `path` names."""
+    with files.written_aside(path) as aside:
+        Image.fromarray(picture).save(aside)
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
     """The image with the colour of each pixel's class laid over it.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        labels: uint8 [H, W]; what is no class of the palette stays uncoloured.
+        labels: uint8 [H, W]; what is not a class of the palette stays uncoloured.
         palette: uint8 [C, 3], RGB.
         opacity: of the colours, in [0, 1].
 
     Returns:
         uint8 [H, W, 3].
     """
-    mixed = np.empty(image.shape, np.uint8)
-    _mix(np.ascontiguousarray(image), labels, palette, np.float32(opacity), mixed)
-    return mixed
+    photograph = Image.fromarray(image)
+    colored = Image.blend(photograph, Image.fromarray(full_palette(palette)[labels]), opacity)
+    photograph.paste(colored, mask=Image.fromarray(labels < len(palette)))
+    return np.asarray(photograph)
 
 
 def panel(
@@ -59,45 +199,66 @@ def panel(
         uint8 [h, w, 3].
     """
     height, width = next(iter(columns.values())).shape[:2]
-    present = np.unique(np.concatenate([np.unique(mask) for mask in labels]))
-    present = [int(label) for label in present if label < len(class_names)]
-    font = ImageFont.load_default(size=12)
-    entry_width = 24 + max((int(font.getlength(class_names[label])) for label in present), default=0) + 2 * _MARGIN
+    occurs = np.unique(np.concatenate([np.unique(mask) for mask in labels])).tolist()
+    entries = [(class_names[label], palette[label]) for label in occurs if label < len(class_names)]
     total_width = len(columns) * (width + _MARGIN) - _MARGIN
-    per_row = max(1, total_width // entry_width)
-    legend_rows = -(-len(present) // per_row)
-    sheet = Image.new("RGB", (total_width, _LEGEND_ROW * (1 + legend_rows) + height + _MARGIN), "white")
+    legend = _legend(entries, total_width)
+    sheet = Image.new("RGB", (total_width, _ROW + height + _MARGIN + legend.height), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (title, picture) in enumerate(columns.items()):
         left = i * (width + _MARGIN)
-        draw.text((left + 2, 1), title, "black", font)
-        sheet.paste(Image.fromarray(picture), (left, _LEGEND_ROW))
-    for i, label in enumerate(present):
-        left, top = (i % per_row) * entry_width, _LEGEND_ROW * (1 + i // per_row) + height + _MARGIN
-        draw.rectangle((left, top + 2, left + 14, top + 14), tuple(map(int, palette[label])), "black")
-        draw.text((left + 20, top), class_names[label], "black", font)
+        draw.text((left + 2, 1), title, "black", _font())
+        sheet.paste(Image.fromarray(picture), (left, _ROW))
+    sheet.paste(legend, (0, _ROW + height + _MARGIN))
     return np.asarray(sheet)
 
 
-def save_picture(path: str | pathlib.Path, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as the file format that the suffix of `path` names."""
-    with files.written_aside(path) as aside:
-        Image.fromarray(picture).save(aside)
+def contact_sheet(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], class_names: Sequence[str], palette: np.ndarray
+) -> np.ndarray:
+    """Many images beside themselves with their masks laid over them: shows at a glance whether a data set is right.
+
+    Args:
+        pairs: image uint8 [H, W, 3] and mask uint8 [H, W] of each example; pixels without a label are shown white.
+        class_names: C names.
+        palette: uint8 [C, 3], RGB.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    colors = full_palette(palette)
+    cells = [_cell(picture) for image, mask in pairs for picture in (image, overlay(image, mask, colors))]
+    rows = [cells[first : first + _COLUMNS] for first in range(0, len(cells), _COLUMNS)]
+    tops = np.cumsum([0] + [max(cell.height for cell in row) + _MARGIN for row in rows]).tolist()
+    entries = [(f"{index} {name}", palette[index]) for index, name in enumerate(class_names)]
+    legend = _legend([*entries, ("no label", _NO_LABEL)], _COLUMNS * (_CELL + _MARGIN))
+    sheet = Image.new("RGB", (legend.width, tops[-1] + legend.height), "white")
+    for row, top in zip(rows, tops, strict=False):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * (_CELL + _MARGIN), top))
+    sheet.paste(legend, (0, tops[-1]))
+    return np.asarray(sheet)
 
 
-def _full_palette(palette: np.ndarray) -> np.ndarray:
-    """256 colours: those of the classes, then white for what is no class."""
-    full = np.full((256, 3), 255, np.uint8)
-    full[: len(palette)] = palette
-    return full
+def _cell(picture: np.ndarray) -> Image.Image:
+    """The picture with its longer side as long as a cell's."""
+    scale = _CELL / max(picture.shape)
+    size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+    return Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
 
 
-@kernel
-def _mix(image, labels, palette, opacity, mixed):
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            for c in range(3):
-                value = np.float32(image[y, x, c])
-                if labels[y, x] < len(palette):
-                    value = np.rint(value + opacity * (np.float32(palette[labels[y, x], c]) - value))
-                mixed[y, x, c] = np.uint8(value)
+def _legend(entries: Sequence[tuple[str, Sequence[int]]], width: int) -> Image.Image:
+    """The names of some classes, each beside its colour, in columns."""
+    column_width = 24 + max((int(_font().getlength(name)) for name, _ in entries), default=0) + 2 * _MARGIN
+    per_row = max(1, width // column_width)
+    legend = Image.new("RGB", (width, _ROW * -(-len(entries) // per_row)), "white")
+    draw = ImageDraw.Draw(legend)
+    for place, (name, color) in enumerate(entries):
+        left, top = place % per_row * column_width, place // per_row * _ROW
+        draw.rectangle((left, top + 2, left + 14, top + 14), tuple(map(int, color)), "black")
+        draw.text((left + 20, top), name, "black", _font())
+    return legend
+
+
+def _font() -> ImageFont.ImageFont:
+    return ImageFont.load_default(size=12)

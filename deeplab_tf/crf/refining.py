@@ -7,20 +7,18 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import tqdm
 
+from deeplab_tf.classes import IGNORE_LABEL, voc_palette
 from deeplab_tf.crf.dense_crf import DenseCRF
 from deeplab_tf.errors import UserError
-from deeplab_tf.files import written_aside
+from deeplab_tf.pictures import SUFFIXES, read_labels, read_photograph, save_mask
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAPS = (".npy", ".npz", ".png")
 
 
 def label_probabilities(
-    labels: np.ndarray, num_classes: int, confidence: float = 0.7, ignore_label: int = 255
+    labels: np.ndarray, num_classes: int, confidence: float = 0.7, ignore_label: int = IGNORE_LABEL
 ) -> np.ndarray:
     """Probabilities for a label map, whose labels are right with some confidence.
 
@@ -58,7 +56,7 @@ def refine_folder(
     *,
     num_classes: int | None = None,
     confidence: float = 0.7,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     on_error: Callable[[str], None] | None = None,
 ) -> int:
     """Refines a folder of maps with the images of another, and writes a mask for each.
@@ -92,10 +90,10 @@ def refine_folder(
     written = 0
     for image_path, map_path in tqdm.tqdm(pairs, "refine", unit="image", dynamic_ncols=True, leave=False):
         try:
-            image = np.asarray(PIL.ImageOps.exif_transpose(_open(image_path)).convert("RGB"))
+            image = read_photograph(image_path)
             palette = None
             if map_path in label_maps:
-                labels, palette = _read_labels(map_path)
+                labels, palette = read_labels(map_path)
                 probabilities = label_probabilities(labels, num_classes, confidence, ignore_label)
             else:
                 probabilities = _read_probabilities(map_path, image.shape)
@@ -109,17 +107,15 @@ def refine_folder(
                 raise UserError(message) from error
             on_error(message)
             continue
-        mask = PIL.Image.fromarray(refined)
-        mask.putpalette(palette or _voc_palette())
-        with written_aside(output_dir / f"{map_path.stem}.png") as path:
-            mask.save(path)
+        colors = voc_palette(256) if palette is None else np.reshape(palette, (-1, 3))
+        save_mask(output_dir / f"{map_path.stem}.png", refined, colors)
         written += 1
     return written
 
 
 def _pairs(image_dir, map_dir):
     """Every image with its map."""
-    images, maps = _by_stem(image_dir, IMAGES), _by_stem(map_dir, MAPS)
+    images, maps = _by_stem(image_dir, sorted(SUFFIXES)), _by_stem(map_dir, MAPS)
     missing = [path.name for stem, path in images.items() if stem not in maps]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -144,33 +140,15 @@ def _by_stem(folder, suffixes):
     return found
 
 
-def _open(path):
-    try:
-        image = PIL.Image.open(path)
-        image.load()
-        return image
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: no readable image ({error})") from error
-
-
-def _read_labels(path):
-    """The labels of a mask, integers [H, W], and its palette or None."""
-    mask = _open(path)
-    labels = np.asarray(mask)
-    if labels.ndim != 2:
-        raise UserError(f"{path}: is a colour image; expected one class number a pixel")
-    return labels.astype(int), mask.getpalette() if mask.mode == "P" else None
-
-
 def _largest_label(paths, ignore_label):
     """Over all readable label maps; those that are not are reported when their turn comes."""
     largest = 1
     for path in paths:
         try:
-            labels, _ = _read_labels(path)
+            labels, _ = read_labels(path)
         except UserError:
             continue
-        largest = max(largest, labels[labels != ignore_label].max(initial=0))
+        largest = max(largest, int(labels[labels != ignore_label].max(initial=0)))
     return largest
 
 
@@ -192,13 +170,3 @@ def _read_probabilities(path, image_shape):
     if content.ndim == 3 and content.shape[:2] != image_shape[:2] and content.shape[1:] == image_shape[:2]:
         content = content.transpose(1, 2, 0)
     return content
-
-
-def _voc_palette() -> list[int]:
-    """The colours of VOC's masks: the bits of the class number, spread over red, green and blue."""
-    labels = np.arange(256)
-    palette = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= ((labels >> (3 * bit + channel)) & 1) << (7 - bit)
-    return palette.ravel().tolist()

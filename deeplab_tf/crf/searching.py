@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.compiling import kernel
+from deeplab_tf.counts import mean_iou
 from deeplab_tf.crf import numba_engine
 from deeplab_tf.crf.check import check_image, check_probabilities
 from deeplab_tf.crf.dense_crf import DenseCRF
@@ -39,7 +41,7 @@ def search(
     samples: Sequence[Sample],
     num_classes: int,
     *,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     weights: Sequence[float] = WEIGHTS,
     spatial_stds: Sequence[float] = SPATIAL_STDS,
     color_stds: Sequence[float] = COLOR_STDS,
@@ -110,13 +112,6 @@ def class_counts(labels, found, num_classes, ignore_label):
                 counts[1, label] += 1
                 counts[2, guess] += 1
     return counts
-
-
-def mean_iou(counts: np.ndarray) -> float:
-    """Intersection over union from `class_counts`, averaged over the classes that occur."""
-    right, true, found = counts
-    union = true + found - right
-    return float((right[union > 0] / union[union > 0]).mean()) if union.any() else float("nan")
 
 
 class _Scene(NamedTuple):

@@ -3,7 +3,7 @@
 import importlib
 
 _NAMES = {
-    "DatasetInfo": "deeplab_tf.data.catalogue",
+    "DatasetInfo": "deeplab_tf.classes",
     "info": "deeplab_tf.data.catalogue",
     "prepared_directory": "deeplab_tf.data.catalogue",
     "prepare": "deeplab_tf.data.preparation",

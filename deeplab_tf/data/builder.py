@@ -20,10 +20,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
 
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.download import Archive
-from deeplab_tf.data.masks import Mask, check_indices, open_image
+from deeplab_tf.data.masks import Mask, check_indices
 from deeplab_tf.errors import UserError
+from deeplab_tf.pictures import open_image, read_photograph
 
 _SKIPPED = "skipped-"
 
@@ -125,12 +126,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return {}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        known = self.catalogue_info()
         metadata = {
-            "name": known.name,
-            "class_names": list(known.class_names),
-            "palette": np.asarray(known.palette).tolist(),
-            "ignore_label": known.ignore_label,
+            **self.catalogue_info().to_json(),
             "unions": {name: list(parts) for name, parts in self.unions().items()},
             **self._provenance,
         }
@@ -278,8 +275,7 @@ def _readable(image: bytes, source: str) -> tuple[bytes, str]:
     for signature, name in ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG", "png"), (b"BM", "bmp"), (b"GIF8", "gif")):
         if image.startswith(signature):
             return image, name
-    pixels = np.asarray(open_image(image, source).convert("RGB"))
-    return tf.io.encode_png(pixels).numpy(), "png"
+    return tf.io.encode_png(read_photograph(image, source)).numpy(), "png"
 
 
 def _decoded_size(image: bytes, source: str) -> tuple[int, int]:

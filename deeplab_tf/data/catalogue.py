@@ -5,7 +5,6 @@ files, `dataset_info.json` (the splits) and `metadata.json` (the classes). It is
 tensorflow-datasets and without the code that built it.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -14,33 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from deeplab_tf import classes
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DatasetInfo:
-    """What a data set holds.
-
-    Attributes:
-        name: of the data set, with its configuration where it has one: "shapes", "cityscapes/coarse".
-        class_names: one name for each class index.
-        palette: uint8 [num_classes, 3], the RGB colour of each class.
-        ignore_label: the index of pixels without a label.
-        splits: number of examples of each split.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    palette: np.ndarray
-    ignore_label: int = classes.IGNORE_LABEL
-    splits: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, the background counted where there is one."""
-        return len(self.class_names)
 
 
 def _known(name: str, class_names: Sequence[str], splits: dict[str, int], palette: Sequence | None = None):
@@ -153,13 +129,7 @@ def read_info(directory: str | os.PathLike) -> DatasetInfo:
     for union, parts in metadata["unions"].items():
         if all(part in sizes for part in parts):
             sizes[union] = sum(sizes[part] for part in parts)
-    return DatasetInfo(
-        metadata["name"],
-        tuple(metadata["class_names"]),
-        np.array(metadata["palette"], np.uint8).reshape(-1, 3),
-        metadata["ignore_label"],
-        sizes,
-    )
+    return DatasetInfo.from_json(metadata, sizes)
 
 
 def read_metadata(directory: str | os.PathLike) -> dict:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from deeplab_tf import pictures
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 
@@ -116,37 +117,12 @@ def read_mask(data: bytes, source: str, table: ColorTable | None = None, lookup:
 
 
 def _read_indices(data: bytes, source: str, table: ColorTable | None) -> Mask:
-    image = open_image(data, source)
     if table is not None:
+        image = pictures.open_image(data, source)
+        pictures.check_lossless(image, source)
         return Mask(_from_colors(np.asarray(image.convert("RGB")), source, table))
-    if image.mode == "L":
-        keep = image.format == "PNG" and "transparency" not in image.info
-        return Mask(np.asarray(image), data if keep and _is_8_bit_png(data) else None)
-    if image.mode in ("P", "1"):
-        return Mask(np.asarray(image).astype(np.uint8))
-    if image.mode.startswith("I"):  # 16 or 32 bits a pixel
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 255:
-            raise UserError(f"{source}: the mask holds the value {values.max()}; class indices end at 255")
-        return Mask(values.astype(np.uint8))
-    raise UserError(
-        f"{source}: a colour mask ({image.mode}); expected class indices (grey or palette), or give the meaning of its "
-        "colours with --color_table"
-    )
-
-
-def open_image(data: bytes, source: str) -> Image.Image:
-    """Decodes an image file with PIL, whole.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except Exception as error:  # PIL raises many kinds for damaged files
-        raise UserError(f"{source}: cannot be read as an image ({error}); replace or remove it") from error
-    return image
+    indices, _ = pictures.read_labels(data, source, ", or give the meaning of its colours with --color_table")
+    return Mask(indices, data if _is_8_bit_grey_png(data) else None)
 
 
 def check_indices(indices: np.ndarray, num_classes: int, source: str) -> np.ndarray:
@@ -185,9 +161,12 @@ def _rgb(code: int) -> tuple[int, int, int]:
     return code >> 16, code >> 8 & 255, code & 255
 
 
-def _is_8_bit_png(data: bytes) -> bool:
-    """Whether the PNG's bit depth (byte 24 of the file) is 8: fewer bits are stretched to 8 by decoders."""
-    return data[24] == 8
+def _is_8_bit_grey_png(data: bytes) -> bool:
+    """Whether decoders give back the values of the file: fewer bits are stretched to 8, and transparency is a channel.
+
+    Bytes 24 and 25 of a PNG are its bits per channel and its kind of colour, 0 for grey.
+    """
+    return data.startswith(b"\x89PNG") and data[24:26] == b"\x08\x00" and b"tRNS" not in data
 
 
 def _lines(path: str | os.PathLike) -> Iterable[tuple[int, str]]:

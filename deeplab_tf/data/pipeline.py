@@ -10,6 +10,7 @@ import pathlib
 
 import tensorflow as tf
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.data import augmentation, catalogue
 from deeplab_tf.data.records import Records, record_files
 from deeplab_tf.errors import UserError
@@ -32,7 +33,7 @@ def training_pipeline(
     seed: int = 0,
     start_step: int = 0,
     mean_color: tuple[float, float, float] = MEAN_COLOR,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     num_shards: int = 1,
     shard_index: int = 0,
 ) -> tf.data.Dataset:
@@ -120,7 +121,7 @@ def evaluation_pipeline(
         image = augmentation.decode_image(read["encoded"])
         label = tf.cond(
             read["mask"] == "",
-            lambda: tf.fill(tf.shape(image)[:2], tf.constant(255, tf.uint8)),
+            lambda: tf.fill(tf.shape(image)[:2], tf.constant(IGNORE_LABEL, tf.uint8)),
             lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
         )
         return {"image": image, "label": label, "filename": read["filename"]}
@@ -146,7 +147,7 @@ def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
         read = _parsed(record)
         return tf.cond(
             read["mask"] == "",
-            lambda: tf.fill(tf.stack([read["height"], read["width"]]), tf.constant(255, tf.uint8)),
+            lambda: tf.fill(tf.stack([read["height"], read["width"]]), tf.constant(IGNORE_LABEL, tf.uint8)),
             lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
         )
 

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from deeplab_tf.data.builder import Example
 from deeplab_tf.data.masks import Mask, read_mask
 from deeplab_tf.errors import UserError
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+from deeplab_tf.pictures import SUFFIXES
 
 
 class RawFile(Protocol):
@@ -100,13 +99,13 @@ def images_in(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         raise UserError(f"{folder}: no such folder; check --raw_dir")
     files: dict[str, pathlib.Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise UserError(f"{path}: {files[name].name} has the same name with another suffix; remove one of them")
             files[name] = path
     if not files:
-        raise UserError(f"{folder}: no image files in it; expected {', '.join(sorted(_SUFFIXES))}")
+        raise UserError(f"{folder}: no image files in it; expected {', '.join(sorted(SUFFIXES))}")
     return files
 
 

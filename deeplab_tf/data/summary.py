@@ -6,13 +6,11 @@ import pathlib
 
 import numpy as np
 import tqdm
-from PIL import Image
 
+from deeplab_tf import pictures
 from deeplab_tf.data import catalogue
-from deeplab_tf.data.pictures import contact_sheet
 from deeplab_tf.data.pipeline import evaluation_pipeline, label_pipeline
 from deeplab_tf.data.records import Records, record_files
-from deeplab_tf.files import written_aside
 
 _PAIRS_ON_SHEET = 18
 
@@ -98,5 +96,4 @@ def _draw_sheet(directory: str | os.PathLike, split: str, info: catalogue.Datase
     step = max(1, len(Records(record_files(directory)[split])) // _PAIRS_ON_SHEET)
     examples = evaluation_pipeline(directory, split, num_shards=step).take(_PAIRS_ON_SHEET)
     pairs = [(example["image"], example["label"]) for example in examples.as_numpy_iterator()]
-    with written_aside(path) as aside:
-        Image.fromarray(contact_sheet(pairs, info.class_names, info.palette)).save(aside, quality=90)
+    pictures.save_picture(path, pictures.contact_sheet(pairs, info.class_names, info.palette))

@@ -6,11 +6,10 @@ Importing it is light: TensorFlow is imported when the first name that needs it 
 import importlib
 
 _MODULES = {
-    "deeplab_tf.counts": ("ConfusionMatrix",),
+    "deeplab_tf.counts": ("ConfusionMatrix", "ImageCounts"),
     "deeplab_tf.evaluation.comparison": ("Comparison", "compare", "counts_of_run"),
     "deeplab_tf.evaluation.drawing": ("evaluate_and_draw",),
     "deeplab_tf.evaluation.evaluating": ("Evaluation", "evaluate"),
-    "deeplab_tf.evaluation.image_counts": ("ImageCounts",),
     "deeplab_tf.evaluation.report": ("write_report",),
     "deeplab_tf.evaluation.submission": ("Submission",),
     "deeplab_tf.evaluation.trimap": ("TrimapCurve",),

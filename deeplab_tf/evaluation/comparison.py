@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.counts import ImageCounts, iou, mean_iou
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation.image_counts import ImageCounts, iou, mean_iou
 from deeplab_tf.run_folder import CHECKPOINTS, IMAGE_COUNTS_FILE
 
 SAMPLES = 2_000

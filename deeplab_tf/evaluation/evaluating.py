@@ -12,8 +12,7 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import files
-from deeplab_tf.counts import ConfusionMatrix
-from deeplab_tf.evaluation.image_counts import ImageCounts, class_counts
+from deeplab_tf.counts import ConfusionMatrix, ImageCounts, class_counts
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream

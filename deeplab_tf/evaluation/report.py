@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf import files, pictures
+from deeplab_tf.counts import mean_iou
 from deeplab_tf.evaluation import charts
 from deeplab_tf.evaluation.evaluating import Evaluation
-from deeplab_tf.evaluation.image_counts import mean_iou
 from deeplab_tf.inference.segmenter import Segmenter
 
 REPORT_FILE = "index.html"

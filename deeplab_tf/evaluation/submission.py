@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf import files
-from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL, DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import save_mask
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.counts import ConfusionMatrix
 from deeplab_tf.errors import UserError
 
@@ -60,7 +61,9 @@ class TrimapCurve:
         self.widths = tuple(widths)
         self.counts = np.zeros((len(self.widths), num_classes, num_classes), np.int64)
 
-    def add(self, labels: np.ndarray, predictions: np.ndarray, distance: np.ndarray, ignore_label: int = 255) -> None:
+    def add(
+        self, labels: np.ndarray, predictions: np.ndarray, distance: np.ndarray, ignore_label: int = IGNORE_LABEL
+    ) -> None:
         """Counts one image.
 
         Args:

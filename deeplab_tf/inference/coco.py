@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import DatasetInfo
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:

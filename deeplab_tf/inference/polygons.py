@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.compiling import kernel
-from deeplab_tf.data.catalogue import DatasetInfo
 
 
 def polygons(labels: np.ndarray, num_classes: int) -> list[tuple[int, list[np.ndarray]]]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tqdm
-from PIL import Image, ImageOps
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
@@ -22,9 +21,8 @@ from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.prediction_log import PredictionLog
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.pictures import SUFFIXES, read_photograph
 from deeplab_tf.stopping import StopRequest
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +54,7 @@ def find_images(pattern: str) -> list[pathlib.Path]:
     """
     path = pathlib.Path(pattern).expanduser()
     if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
+        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES]
     elif path.is_file():
         found = [path]
     else:
@@ -64,19 +62,6 @@ def find_images(pattern: str) -> list[pathlib.Path]:
     if not found:
         raise UserError(f"input: found no image for {pattern!r}; expected an image, a folder of images, or a glob")
     return sorted(found)
-
-
-def read_image(path: str | pathlib.Path) -> np.ndarray:
-    """A photograph as uint8 [H, W, 3] RGB, turned upright as its EXIF orientation says.
-
-    Raises:
-        UserError: the file is no image that Pillow reads, or a truncated one.
-    """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: no readable image ({error})") from None
 
 
 def predict(
@@ -119,7 +104,7 @@ def predict(
             if request.signal_number():
                 return
             try:
-                yield name, read_image(named[name])
+                yield name, read_photograph(named[name])
             except UserError as error:
                 unreadable.append(str(error))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf import files, pictures
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, polygons
 from deeplab_tf.inference.segmenter import Segmentation

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
@@ -135,13 +135,7 @@ class Segmenter:
         if crf is True:
             crf_file = model_dir / CRF_FILE
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
-        classes = content["classes"]
-        info = DatasetInfo(
-            name=classes["name"],
-            class_names=tuple(classes["class_names"]),
-            palette=np.array(classes["palette"], np.uint8),
-            ignore_label=classes["ignore_label"],
-        )
+        info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **options)
         segmenter.checkpoint = pathlib.Path(path).name
         return segmenter
@@ -178,13 +172,7 @@ class Segmenter:
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
-        classes = {
-            "name": self.info.name,
-            "class_names": list(self.info.class_names),
-            "palette": self.info.palette.tolist(),
-            "ignore_label": self.info.ignore_label,
-        }
-        content = {"model": self.model.get_config(), "classes": classes}
+        content = {"model": self.model.get_config(), "classes": self.info.to_json()}
         files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, content)
 
     def save(self, model_dir: str | pathlib.Path) -> None:

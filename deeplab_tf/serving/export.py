@@ -132,15 +132,7 @@ def export_saved_model(
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(served, str(aside), signatures=served.signatures(), options=options)
         write_warmup_requests(aside, served.signatures(), max_pixels)
-        info = segmenter.info
-        files.write_json(
-            aside / "assets.extra" / "classes.json",
-            {
-                "class_names": list(info.class_names),
-                "palette": info.palette.tolist(),
-                "ignore_label": info.ignore_label,
-            },
-        )
+        files.write_json(aside / "assets.extra" / "classes.json", segmenter.info.to_json())
         versions = [int(entry.name) for entry in export_dir.iterdir() if entry.name.isdigit()]
         version = export_dir / str(max(versions, default=0) + 1)
         os.replace(aside, version)

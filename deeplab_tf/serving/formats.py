@@ -44,7 +44,7 @@ def export_onnx(
     model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=_OPSET)
     for node in model.graph.node:
         _make_padding_explicit(node)
-    for name, value in _classes(segmenter).items():
+    for name, value in segmenter.info.to_json().items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     return _write(path, model.SerializeToString())
 
@@ -101,10 +101,6 @@ def _make_padding_explicit(node) -> None:
     kept = [attribute for attribute in node.attribute if attribute.name not in ("auto_pad", "pads")]
     del node.attribute[:]
     node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
-
-
-def _classes(segmenter: Segmenter) -> dict:
-    return {"class_names": list(segmenter.info.class_names), "palette": segmenter.info.palette.tolist()}
 
 
 def _write(path: str | os.PathLike, content: bytes) -> pathlib.Path:

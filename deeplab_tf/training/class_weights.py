@@ -6,10 +6,13 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 
 
-def balanced_class_weights(labels: Iterable[np.ndarray], num_classes: int, ignore_label: int = 255) -> list[float]:
+def balanced_class_weights(
+    labels: Iterable[np.ndarray], num_classes: int, ignore_label: int = IGNORE_LABEL
+) -> list[float]:
     """Median-frequency balancing (Eigen and Fergus 2015): the median of all classes' frequencies over the class's own.
 
     The frequency of a class is its share of the labelled pixels of the images that it occurs in. Counted with progress,

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.models import geometry
-
-IGNORE_LABEL = 255
 
 
 def labels_on_grid(labels: tf.Tensor, output_stride: int, scale: float = 1.0) -> tf.Tensor:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from deeplab_tf import data
 from deeplab_tf.data import summary
-from deeplab_tf.data.pictures import contact_sheet
+from deeplab_tf.pictures import contact_sheet
 
 PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
 
@@ -44,5 +44,5 @@ def test_a_sheet_shows_image_and_mask_side_by_side():
     mask[:, 100:] = 255
     sheet = contact_sheet([(image, mask)], ["thing"], np.array([[0, 0, 200]], np.uint8))
     np.testing.assert_array_equal(sheet[50, 100], [100, 100, 100])
-    np.testing.assert_allclose(sheet[50, 224 + 30], [35, 35, 165], atol=1)
-    np.testing.assert_allclose(sheet[50, 224 + 170], [201, 201, 201], atol=1)
+    np.testing.assert_allclose(sheet[50, 224 + 30], [40, 40, 160], atol=1)
+    np.testing.assert_allclose(sheet[50, 224 + 170], [193, 193, 193], atol=1)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from deeplab_tf import Segmenter
+from deeplab_tf.counts import ImageCounts, iou, mean_iou
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import ConfusionMatrix, evaluate
-from deeplab_tf.evaluation.image_counts import ImageCounts, iou, mean_iou
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 
 

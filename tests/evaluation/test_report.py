@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deeplab_tf import Segmenter
+from deeplab_tf.counts import mean_iou
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.evaluation import evaluate, write_report
-from deeplab_tf.evaluation.image_counts import mean_iou
 from deeplab_tf.evaluation.report import choose_images
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from deeplab_tf import Segmenter, data
-from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS, DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import Submission, evaluate_and_draw
 

@@ -14,7 +14,8 @@ from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import prediction_files
-from deeplab_tf.inference.predicting import find_images, predict, read_image
+from deeplab_tf.inference.predicting import find_images, predict
+from deeplab_tf.pictures import read_photograph
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ALL = tuple(prediction_files.SUFFIXES)
@@ -51,7 +52,7 @@ def test_every_format_holds_the_results_before_and_after_the_crf(refining, photo
         by_name = {image["file_name"]: image["id"] for image in read.dataset["images"]}
         for path in photographs:
             name = path.parent.name + "/" + path.stem
-            result = segment(read_image(path))
+            result = segment(read_photograph(path))
             with Image.open(out / f"masks{suffix}" / f"{name}.png") as mask:
                 np.testing.assert_array_equal(np.asarray(mask), result.labels)
             with np.load(out / f"probabilities{suffix}" / f"{name}.npz") as file:

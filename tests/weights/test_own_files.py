@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf import DeepLab, weights
-from deeplab_tf.data.catalogue import DatasetInfo
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import Segmenter
 
