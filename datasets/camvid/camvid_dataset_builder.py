@@ -4,8 +4,9 @@ import functools
 
 import tensorflow_datasets as tfds
 
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.masks import read_mask
 from deeplab_tf.data.raw import FilePair, lookup, paired, read_pair, required_folder
 

@@ -5,10 +5,10 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS
+from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS, DatasetInfo
 from deeplab_tf.data.archives import files_below
 from deeplab_tf.data.builder import SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.masks import read_mask
 from deeplab_tf.data.raw import FilePair, lookup, read_pair, required_folder
 from deeplab_tf.errors import UserError

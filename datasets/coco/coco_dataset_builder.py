@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from pycocotools import mask as coco_masks
 
-from deeplab_tf.classes import COCO_THINGS, VOC_OF_COCO
+from deeplab_tf.classes import COCO_THINGS, VOC_OF_COCO, DatasetInfo
 from deeplab_tf.data.archives import files_below
 from deeplab_tf.data.builder import Example, SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
 from deeplab_tf.data.raw import RawFile, content, required_folder

@@ -7,10 +7,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_tf.classes import voc_palette
+from deeplab_tf.classes import DatasetInfo, voc_palette
 from deeplab_tf.data import masks
 from deeplab_tf.data.builder import SegmentationBuilder
-from deeplab_tf.data.catalogue import DatasetInfo
 from deeplab_tf.data.raw import FilePair, paired, read_pair, required_folder
 from deeplab_tf.errors import UserError
 

@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_tf.classes import PASCAL_CONTEXT_IDS
+from deeplab_tf.classes import PASCAL_CONTEXT_IDS, DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
 from deeplab_tf.data.raw import FilePair, first_existing, listed_pair, read_list, read_mat, read_pair, voc_folder

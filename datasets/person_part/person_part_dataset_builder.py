@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_tf.classes import PERSON_PARTS
+from deeplab_tf.classes import PERSON_PARTS, DatasetInfo
 from deeplab_tf.data.builder import Example, SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
 from deeplab_tf.data.raw import FilePair, first_existing, listed_pair, read_list, read_mat, read_pair, voc_folder

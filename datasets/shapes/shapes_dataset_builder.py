@@ -5,8 +5,9 @@ import io
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.builder import Example, SegmentationBuilder
-from deeplab_tf.data.catalogue import KNOWN, DatasetInfo
+from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.masks import Mask
 
 from . import drawing

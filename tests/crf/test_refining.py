@@ -90,8 +90,8 @@ def test_names_what_is_wrong_with_the_folders(folders):
     with pytest.raises(UserError, match="maps: holds b.PNG and b.npz"):
         refine_folder(folders / "images", folders / "maps", folders / "out")
     (folders / "maps/b.npz").unlink()
-    PIL.Image.new("RGB", (24, 20)).save(folders / "maps/b.PNG")
-    with pytest.raises(UserError, match="b.PNG: is a colour image"):
+    PIL.Image.new("RGB", (24, 20), "red").save(folders / "maps/b.PNG")
+    with pytest.raises(UserError, match="b.PNG: a colour mask"):
         refine_folder(folders / "images", folders / "maps", folders / "out")
     (folders / "images/b.png").write_bytes(b"broken")
     with pytest.raises(UserError, match="^[^:]*images/b.png: no readable image"):

@@ -86,5 +86,5 @@ def test_no_images_is_nothing_counted(segmenter):
 
 def test_another_file_is_no_counts(tmp_path):
     (tmp_path / "x.npz").write_text("text")
-    with pytest.raises(UserError, match="x.npz: no counts of an evaluation"):
+    with pytest.raises(UserError, match="x.npz: not the counts file of an evaluation"):
         ImageCounts.load(tmp_path / "x.npz")
