@@ -94,7 +94,7 @@ def test_names_what_is_wrong_with_the_folders(folders):
     with pytest.raises(UserError, match="b.PNG: a colour mask"):
         refine_folder(folders / "images", folders / "maps", folders / "out")
     (folders / "images/b.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match="^[^:]*images/b.png: no readable image"):
+    with pytest.raises(UserError, match="^[^:]*images/b.png: cannot be read as an image"):
         refine_folder(folders / "images", folders / "maps", folders / "out")
 
 
