@@ -15,30 +15,51 @@ from deeplab_tf.flags import FLAGS
 
 def main() -> None:
     """Evaluates, prints the table, writes `<model_dir>/evaluation.json`, a few overlays and what else is asked for."""
-    from deeplab_tf import data
-    from deeplab_tf.evaluation import Submission, evaluate_and_draw
-    from deeplab_tf.inference import Segmenter
+    from deeplab_tf import data, evaluation
+    from deeplab_tf.data.catalogue import read_info
+    from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
-    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, **flags.inference_options())
-    submission = Submission(segmenter.info, FLAGS.submission_dir) if FLAGS.submission_dir else None
+    segmenter = load_segmenter(model_dir)
     directory = data.prepared_directory(FLAGS.dataset, FLAGS.data_dir)
-    examples = data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.limit)
-    other = counts_of_the_other(examples) if FLAGS.compare else None
-
-    evaluation = evaluate_and_draw(segmenter, examples, model_dir, pictures=FLAGS.overlays, submission=submission)
-    print(f"{evaluation.table()}\n")
-    print(f"evaluated  {evaluation.images} images of {FLAGS.dataset} {FLAGS.val_split}, {evaluation.seconds:.0f} s")
-    print(f"written    evaluation.json and overlays/ in {model_dir}")
-    if submission:
-        print(f"           {evaluation.images} masks for the server in {submission.folder}")
-    if FLAGS.report_dir:
-        print(f"           {report(evaluation, segmenter, examples)}, the report")
+    evaluation.check_classes(segmenter.class_names, read_info(directory).class_names, f"--dataset={FLAGS.dataset}")
+    submission = evaluation.Submission(segmenter.info, FLAGS.submission_dir) if FLAGS.submission_dir else None
+    other = load_segmenter(FLAGS.compare) if FLAGS.compare else None
     if other:
-        from deeplab_tf.evaluation import compare
+        evaluation.check_classes(segmenter.class_names, other.class_names, f"--compare={FLAGS.compare}")
+    examples = data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.limit)
 
-        comparison = compare(evaluation.image_counts, other)
+    limit = FLAGS.limit if FLAGS.limit and FLAGS.limit < read_info(directory).splits[FLAGS.val_split] else None
+    name = evaluation_name(FLAGS.checkpoint, limit)
+    result = evaluation.evaluate_and_draw(
+        segmenter,
+        examples,
+        model_dir,
+        dataset=FLAGS.dataset,
+        split=FLAGS.val_split,
+        limit=limit,
+        name=name,
+        pictures=FLAGS.overlays,
+        submission=submission,
+    )
+    print(f"{result.table()}\n")
+    print(f"evaluated  {result.images} images of {FLAGS.dataset} {FLAGS.val_split}, {result.seconds:.0f} s")
+    written = evaluation_files(name)
+    print(f"written    {written.figures} and {written.overlays}/ in {model_dir}")
+    if submission:
+        print(f"           {result.images} masks for the server in {submission.folder}")
+    if FLAGS.report_dir:
+        print(f"           {report(result, segmenter, examples)}, the report")
+    if other:
+        comparison = evaluation.compare_with_run(result, other, FLAGS.compare, examples)
         print(f"\n{comparison.table(FLAGS.model_dir, FLAGS.compare)}")
+
+
+def load_segmenter(model_dir: str | pathlib.Path):
+    """The segmenter of a run, with the flags of inference."""
+    from deeplab_tf.inference import Segmenter
+
+    return Segmenter.load(model_dir, crf=FLAGS.crf, **flags.inference_options())
 
 
 def report(evaluation, segmenter, examples) -> pathlib.Path:
@@ -54,23 +75,6 @@ def report(evaluation, segmenter, examples) -> pathlib.Path:
     }
     title = f"{FLAGS.model_dir} on {FLAGS.dataset} {FLAGS.val_split}"
     return write_report(FLAGS.report_dir, evaluation, segmenter, examples, title=title, settings=settings)
-
-
-def counts_of_the_other(examples):
-    """The counts of the run that --compare names: of its last evaluation, or of one made now."""
-    from deeplab_tf.evaluation import counts_of_run, evaluate_and_draw
-    from deeplab_tf.inference import Segmenter
-
-    def evaluate_it():
-        print(f"evaluating {FLAGS.compare} first: it has no evaluation of these images since its last checkpoint")
-        other = Segmenter.load(FLAGS.compare, crf=FLAGS.crf, **flags.inference_options())
-        return evaluate_and_draw(other, examples, FLAGS.compare, pictures=FLAGS.overlays).image_counts
-
-    return counts_of_run(
-        FLAGS.compare,
-        lambda counts: len(counts.filenames) >= len(examples) and (counts.crf is not None or not FLAGS.crf),
-        evaluate_it,
-    )
 
 
 if __name__ == "__main__":

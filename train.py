@@ -29,7 +29,9 @@ def main() -> None:
 
     segmenter = Segmenter.load(model_dir, crf=FLAGS.crf)
     examples = data.evaluation_pipeline(directory, FLAGS.val_split)
-    evaluation = evaluate_and_draw(segmenter, examples, model_dir, pictures=FLAGS.overlays)
+    evaluation = evaluate_and_draw(
+        segmenter, examples, model_dir, dataset=FLAGS.dataset, split=FLAGS.val_split, pictures=FLAGS.overlays
+    )
     print(f"\n{evaluation.table()}\n")
     print(f"trained    {result.steps} steps, {result.seconds / 60:.1f} minutes since this start")
     print(f"evaluated  {evaluation.images} images of {FLAGS.dataset} {FLAGS.val_split}, {evaluation.seconds:.0f} s")

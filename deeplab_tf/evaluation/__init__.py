@@ -7,10 +7,11 @@ import importlib
 
 _MODULES = {
     "deeplab_tf.counts": ("ConfusionMatrix", "ImageCounts"),
-    "deeplab_tf.evaluation.comparison": ("Comparison", "compare", "counts_of_run"),
+    "deeplab_tf.evaluation.comparison": ("Comparison", "check_classes", "compare"),
     "deeplab_tf.evaluation.drawing": ("evaluate_and_draw",),
     "deeplab_tf.evaluation.evaluating": ("Evaluation", "evaluate"),
     "deeplab_tf.evaluation.report": ("write_report",),
+    "deeplab_tf.evaluation.stored": ("StoredEvaluation", "compare_stored", "compare_with_run"),
     "deeplab_tf.evaluation.submission": ("Submission",),
     "deeplab_tf.evaluation.trimap": ("TrimapCurve",),
     "deeplab_tf.evaluation.validation": ("validation",),

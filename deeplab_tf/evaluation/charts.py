@@ -6,17 +6,18 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from deeplab_tf.evaluation.evaluating import Evaluation
-from deeplab_tf.evaluation.plots import confusion_figure
+from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
+from deeplab_tf.evaluation.plots import confusion_figure, plain_texts
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"
 
 
 def class_bars(evaluation: Evaluation) -> str:
     """Bars of the IoU of each class, before and after the CRF."""
-    stages = [(f"network {100 * evaluation.network.mean_iou:.1f}", evaluation.network.iou, _BEFORE)]
-    if evaluation.crf:
-        stages.append((f"with CRF {100 * evaluation.crf.mean_iou:.1f}", evaluation.crf.iou, _AFTER))
+    stages = [
+        (f"{name} {100 * matrix.mean_iou:.1f}", matrix.iou, color)
+        for (name, matrix), color in zip(evaluation.stages.items(), (_BEFORE, _AFTER), strict=False)
+    ]
     count = len(evaluation.class_names)
     figure = Figure(figsize=(5.5, 0.9 + 0.22 * count * max(1.2, len(stages) * 0.8)), layout="constrained")
     axes = figure.subplots()
@@ -24,7 +25,7 @@ def class_bars(evaluation: Evaluation) -> str:
     for i, (name, values, color) in enumerate(stages):
         places = np.arange(count) + (i - (len(stages) - 1) / 2) * height
         axes.barh(places, 100 * np.nan_to_num(values), height, color=color, label=name)
-    axes.set_yticks(np.arange(count), evaluation.class_names, fontsize=8)
+    axes.set_yticks(np.arange(count), plain_texts(evaluation.class_names), fontsize=8)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="IoU, %")
     axes.grid(axis="x", alpha=0.3)
@@ -41,7 +42,10 @@ def trimap_curve(evaluation: Evaluation) -> str:
     """Mean IoU against the width of the band around boundaries, before and after the CRF."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    curves = [("network", evaluation.network_trimap, _BEFORE), ("with CRF", evaluation.crf_trimap, _AFTER)]
+    curves = [
+        (STAGES["network"], evaluation.network_trimap, _BEFORE),
+        (STAGES["crf"], evaluation.crf_trimap, _AFTER),
+    ]
     for name, curve, color in curves:
         if curve is not None:
             axes.plot(curve.widths, 100 * np.array(curve.mean_iou), "o-", color=color, markersize=4, label=name)
@@ -59,7 +63,7 @@ def crf_gain(evaluation: Evaluation) -> str:
     axes = figure.subplots()
     colors = [_AFTER if gain[i] >= 0 else _BEFORE for i in order]
     axes.barh(np.arange(len(gain)), np.nan_to_num(gain[order]), color=colors)
-    axes.set_yticks(np.arange(len(gain)), [evaluation.class_names[i] for i in order], fontsize=8)
+    axes.set_yticks(np.arange(len(gain)), plain_texts([evaluation.class_names[i] for i in order]), fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel="IoU with CRF minus IoU without, percentage points")

@@ -1,28 +1,27 @@
-"""Two runs on the same images: what changed, per class, and whether it is more than noise."""
+"""Comparison of two evaluations on the same images: the change per class, and whether it is more than noise."""
 
 import dataclasses
-import os
-import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from deeplab_tf.counts import ImageCounts, iou, mean_iou
 from deeplab_tf.errors import UserError
-from deeplab_tf.run_folder import CHECKPOINTS, IMAGE_COUNTS_FILE
 
 SAMPLES = 2_000
 LEVEL = 0.95
+# The bootstrap knows the images only by its sample: below this many its intervals are too narrow to be trusted.
+FEWEST_IMAGES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The IoU of two runs over the same images, in [0, 1]; rows are the C classes, then their mean.
+    """The IoU of two evaluations of the same images, in [0, 1]; rows are the C classes, then their mean.
 
     Attributes:
         names: C + 1 names.
-        first: IoU of the one run, float64 [C + 1]; NaN where a class does not occur.
+        first: IoU of this evaluation, float64 [C + 1]; NaN where a class does not occur.
         second: of the other.
         low: lower end of the interval of first - second, float64 [C + 1].
         high: upper end.
@@ -40,11 +39,11 @@ class Comparison:
 
     @property
     def significant(self) -> np.ndarray:
-        """Whether the interval excludes 0, bool [C + 1]."""
-        return (self.low > 0) | (self.high < 0)
+        """Whether the interval excludes 0, bool [C + 1]; nowhere with fewer than `FEWEST_IMAGES` images."""
+        return ((self.low > 0) | (self.high < 0)) & (self.images >= FEWEST_IMAGES)
 
     def table(self, first_name: str, second_name: str) -> str:
-        """The comparison as text, in percent; a class whose interval excludes 0 is marked "better" or "worse"."""
+        """The comparison as text, in percent; a `significant` change is marked "better" or "worse"."""
         width = max(map(len, self.names))
         lines = [f"{'IoU, %':<{width}}{'this':>9}{'other':>9}{'change':>9}   {LEVEL:.0%} interval"]
         lines.append("-" * (width + 48))
@@ -58,39 +57,34 @@ class Comparison:
             values = (self.first[i], self.second[i], self.first[i] - self.second[i], self.low[i], self.high[i])
             a, b, change, low, high = (100 * value for value in values)
             lines.append(f"{name:<{width}}{a:9.2f}{b:9.2f}{change:+9.2f}   {low:+6.2f} to {high:+6.2f}  {verdict}")
-        step = "after the CRF" if self.after_crf else "of the network alone"
-        lines.append(f"\nthis: {first_name}; other: {second_name}; labels {step}, {self.images} images, interval by")
+        stage = "after the CRF" if self.after_crf else "of the network alone"
+        lines.append(f"\nthis: {first_name}; other: {second_name}; labels {stage}, {self.images} images, interval by")
         lines.append(f"bootstrap over images ({SAMPLES} samples); without a verdict the change may be noise")
+        if self.images < FEWEST_IMAGES:
+            lines.append(f"no verdicts: {self.images} images are too few, they need {FEWEST_IMAGES}")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, seed: int = 0) -> Comparison:
     """Compares two evaluations by the images of the first, which the second must have too.
 
-    The interval is that of the percentiles of `samples` resamplings of the images, with replacement; both runs get the
-    same images each time, so what is hard for both does not widen it (a paired bootstrap).
+    The interval is that of the percentiles of `samples` resamplings of the images, with replacement; both evaluations
+    get the same images each time, so what is hard for both does not widen it (a paired bootstrap).
 
     Args:
-        first: one run.
-        second: the other. After the CRF both are compared when both have one.
+        first: counts of one evaluation.
+        second: counts of the other. After the CRF both are compared when both have one.
         samples: number of resamplings.
         seed: of the resamplings.
 
     Raises:
-        UserError: other classes, other images, or other truths.
+        UserError: they differ in classes, images, or truths.
     """
-    if first.class_names != second.class_names:
-        raise UserError(f"compare: the runs have other classes: {first.class_names} and {second.class_names}")
+    check_comparable(first, second)
     place = {name: i for i, name in enumerate(second.filenames)}
-    missing = [name for name in first.filenames if name not in place]
-    if missing or not first.filenames:
-        found = f"{missing[0]} is missing from the other" if missing else "there are none"
-        raise UserError(f"compare: both runs must be evaluated on the same images; {found}")
     after_crf = first.crf is not None and second.crf is not None
     a, b = (counts.crf if after_crf else counts.network for counts in (first, second))
     b = b[[place[name] for name in first.filenames]]
-    if (a[:, 1] != b[:, 1]).any():
-        raise UserError("compare: the masks of the two runs differ; were they evaluated on the same data set?")
 
     images = len(a)
     times = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
@@ -104,23 +98,50 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, images, after_crf)
 
 
-def counts_of_run(
-    model_dir: str | pathlib.Path, needed: Callable[[ImageCounts], bool], evaluate_it: Callable[[], ImageCounts]
-) -> ImageCounts:
-    """The counts of another run: from its last evaluation if that is newer than its checkpoint and has what is needed.
+def check_classes(run: Sequence[str], other: Sequence[str], name: str) -> None:
+    """Refuses to score or to compare classes as those of another list.
 
     Args:
-        model_dir: folder of the run.
-        needed: whether counts have what the comparison needs.
-        evaluate_it: evaluates the run, where they do not.
+        run: names of the classes of the run.
+        other: names of the others.
+        name: whose the others are, for the message, such as "--dataset=voc2012".
+
+    Raises:
+        UserError: the names differ, or their order.
     """
-    path = pathlib.Path(model_dir).expanduser() / IMAGE_COUNTS_FILE
-    checkpoint = tf.train.latest_checkpoint(str(path.parent / CHECKPOINTS))
-    if path.is_file() and checkpoint and path.stat().st_mtime >= os.path.getmtime(f"{checkpoint}.index"):
-        counts = ImageCounts.load(path)
-        if needed(counts):
-            return counts
-    return evaluate_it()
+    if tuple(run) == tuple(other):
+        return
+    if len(run) != len(other):
+        found = f"{len(other)} classes, the run has {len(run)}"
+    else:
+        number = next(i for i, (a, b) in enumerate(zip(run, other, strict=True)) if a != b)
+        found = f"{other[number]!r} as class {number}, the run has {run[number]!r}"
+    raise UserError(f"{name} has different classes: found {found}; expected the same classes in the same order")
+
+
+def check_comparable(first: ImageCounts, second: ImageCounts) -> None:
+    """Refuses counts that are not of the same classes, images and truths.
+
+    Raises:
+        UserError: they differ; or the second lacks an image of the first.
+    """
+    if first.class_names != second.class_names:
+        raise UserError(f"compare: different classes: {', '.join(first.class_names)}; {', '.join(second.class_names)}")
+    place = {name: i for i, name in enumerate(second.filenames)}
+    missing = [name for name in first.filenames if name not in place]
+    if missing or not first.filenames:
+        found = f"{missing[0]} is missing from the other" if missing else "there are none"
+        raise UserError(f"compare: the evaluations must be of the same images; {found}")
+    others = second.network[[place[name] for name in first.filenames]]
+    if (first.network[:, 1] != others[:, 1]).any():
+        raise UserError("compare: the true masks of the two evaluations differ: they are of different data")
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The entries of two `Evaluation.made_with` that differ, by name: (of the first, of the second)."""
+    return {
+        name: (first.get(name), second.get(name)) for name in {**first, **second} if first.get(name) != second.get(name)
+    }
 
 
 def _resampled(counts: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""An evaluation that leaves something to look at: the figures as a file, a few examples as pictures."""
+"""Evaluation that writes its result: the figures as files, a few examples as pictures."""
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,10 @@ import tensorflow as tf
 
 from deeplab_tf import pictures as drawing
 from deeplab_tf.evaluation import trimap
-from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
+from deeplab_tf.evaluation.evaluating import STAGES, Evaluation, evaluate, filename_of
 from deeplab_tf.evaluation.submission import Submission
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
-from deeplab_tf.run_folder import EVALUATION_FILE, IMAGE_COUNTS_FILE, OVERLAYS
+from deeplab_tf.run_folder import evaluation_files
 
 
 def evaluate_and_draw(
@@ -20,50 +21,64 @@ def evaluate_and_draw(
     examples: tf.data.Dataset,
     model_dir: str | pathlib.Path,
     *,
+    dataset: str,
+    split: str,
+    limit: int | None = None,
+    name: str = "",
     pictures: int = 4,
     submission: Submission | None = None,
 ) -> Evaluation:
-    """Evaluates; writes the figures and the panels of the first examples to `model_dir`.
+    """Evaluates; writes the figures and panels of the first examples to `model_dir`.
 
-    `evaluation.json` holds all that was measured, `evaluation_images.npz` the counts of each image
-    (`ImageCounts.load`), `overlays/` the panels.
+    `evaluation.json` holds all that was measured and what was evaluated, `evaluation_images.npz` the counts of each
+    image (`ImageCounts.load`), `overlays/` the panels.
 
     Args:
         segmenter: as for `evaluate`.
         examples: as for `evaluate`, with "filename".
         model_dir: folder of the run.
+        dataset: name of the data set, for the record.
+        split: likewise.
+        limit: likewise: only the first images of the split are in `examples`; None: all.
+        name: of this evaluation: "best" writes `evaluation_best.json` etc., see `run_folder.evaluation_files`.
         pictures: number of examples to draw.
         submission: gets the final labels of every example.
     """
-    model_dir = pathlib.Path(model_dir)
+    model_dir = pathlib.Path(model_dir).expanduser()
+    written = evaluation_files(name)
 
     def save(index: int, example: Mapping, unrefined: Segmentation, refined: Segmentation | None) -> None:
-        if index < pictures or submission:
-            filename = bytes(np.asarray(example["filename"]).item()).decode()
+        filename = filename_of(example, index)
         if index < pictures:
             panel = draw_example(segmenter, example, unrefined, refined)
-            drawing.save_picture(model_dir / OVERLAYS / f"{pathlib.Path(filename).stem}.png", panel)
+            drawing.save_picture(model_dir / written.overlays / f"{_stem(filename)}.png", panel)
         if submission:
             submission.write(filename, (refined or unrefined).labels)
 
-    evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, on_example=save)
-    evaluation.save(model_dir / EVALUATION_FILE)
-    evaluation.image_counts.save(model_dir / IMAGE_COUNTS_FILE)
+    made_with = {"dataset": dataset, "split": split, "limit": limit, **segmenter.settings}
+    evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, made_with=made_with, on_example=save)
+    evaluation.image_counts.save(model_dir / written.image_counts)
+    evaluation.save(model_dir / written.figures)
     return evaluation
 
 
 def draw_example(
     segmenter: Segmenter, example: Mapping[str, Any], unrefined: Segmentation, refined: Segmentation | None = None
 ) -> np.ndarray:
-    """A panel of one example: image, truth, what the network says and, where there is one, what the CRF says.
+    """A panel of one example: image, truth, labels of the network and, where there is one, after the CRF.
 
     Returns:
         uint8 [h, w, 3].
     """
     image, truth = np.asarray(example["image"]), np.asarray(example["label"])
-    masks = {"truth": truth, "network": unrefined.labels}
+    masks = {"truth": truth, STAGES["network"]: unrefined.labels}
     if refined is not None:
-        masks["network + CRF"] = refined.labels
+        masks[STAGES["crf"]] = refined.labels
     palette = segmenter.info.palette
     columns = {"image": image} | {title: drawing.overlay(image, mask, palette) for title, mask in masks.items()}
     return drawing.panel(columns, segmenter.info.class_names, palette, list(masks.values()))
+
+
+def _stem(filename: str) -> str:
+    """The stem of an image's name as that of a file here: of a length that file systems take, no control characters."""
+    return re.sub(r"[\x00-\x1f\x7f/\\]", "_", pathlib.PurePath(filename.replace("\0", "_")).stem)[:80] or "image"

@@ -1,5 +1,6 @@
 """Evaluation of a segmenter on a data set, image by image, at the original resolution."""
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -19,6 +20,9 @@ from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
 
 Results = dict[str, Segmentation]  # by stage
 
+# The stages of a segmentation: the key in files and dictionaries -> the name that people read.
+STAGES = {NETWORK: "network", CRF: "network + CRF"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -28,11 +32,13 @@ class Evaluation:
         class_names: C names.
         network: confusion matrix of the network alone.
         crf: confusion matrix after the CRF; None without one.
-        images: their number.
-        seconds: of the whole evaluation.
+        images: number of images.
+        seconds: wall time of the evaluation.
         image_counts: the same, image by image.
         network_trimap: quality near boundaries, of the network alone; None where it was not asked for.
         crf_trimap: likewise after the CRF.
+        made_with: what was evaluated, in terms of JSON: "dataset", "split", "limit", and `Segmenter.settings`; empty
+            where the caller of `evaluate` did not say.
     """
 
     class_names: tuple[str, ...]
@@ -43,6 +49,13 @@ class Evaluation:
     image_counts: ImageCounts
     network_trimap: TrimapCurve | None = None
     crf_trimap: TrimapCurve | None = None
+    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def stages(self) -> dict[str, ConfusionMatrix]:
+        """The confusion matrices by the names that people read, see `STAGES`."""
+        matrices = {"network": self.network} | ({} if self.crf is None else {"crf": self.crf})
+        return {STAGES[stage]: matrix for stage, matrix in matrices.items()}
 
     @property
     def final(self) -> ConfusionMatrix:
@@ -51,16 +64,15 @@ class Evaluation:
 
     def table(self) -> str:
         """Per-class intersection over union and the summary figures, in percent, as text."""
-        columns = {"network": self.network} | ({"with CRF": self.crf} if self.crf else {})
         width = max(len("frequency-weighted IoU"), *map(len, self.class_names))
-        rule = "-" * (width + 11 * len(columns))
+        rule = "-" * (width + 15 * len(self.stages))
         rows = [
-            f"{name:<{width}}" + "".join(f"{_percent(matrix.iou[i]):>11}" for matrix in columns.values())
+            f"{name:<{width}}" + "".join(f"{_percent(matrix.iou[i]):>15}" for matrix in self.stages.values())
             for i, name in enumerate(self.class_names)
         ]
-        summaries = {name: matrix.summary() for name, matrix in columns.items()}
+        summaries = [matrix.summary() for matrix in self.stages.values()]
         totals = [
-            f"{title:<{width}}" + "".join(f"{_percent(summary[key]):>11}" for summary in summaries.values())
+            f"{title:<{width}}" + "".join(f"{_percent(summary[key]):>15}" for summary in summaries)
             for key, title in (
                 ("mean_iou", "mean IoU"),
                 ("pixel_accuracy", "pixel accuracy"),
@@ -68,20 +80,22 @@ class Evaluation:
                 ("frequency_weighted_iou", "frequency-weighted IoU"),
             )
         ]
-        header = f"{'IoU, %':<{width}}" + "".join(f"{name:>11}" for name in columns)
+        header = f"{'IoU, %':<{width}}" + "".join(f"{name:>15}" for name in self.stages)
         return "\n".join([header, rule, *rows, rule, *totals])
 
     def as_json(self) -> dict[str, Any]:
-        """Everything measured, in terms of JSON; figures in [0, 1], null where nothing was counted."""
-        matrices = {"network": self.network} | ({"crf": self.crf} if self.crf else {})
+        """All that was measured and of what, in terms of JSON; figures in [0, 1], null where nothing was counted."""
+        matrices = {"network": self.network} | ({} if self.crf is None else {"crf": self.crf})
+        names = distinct(self.class_names)
         return {
+            "made_with": dict(self.made_with),
             "images": self.images,
             "seconds": round(self.seconds, 3),
             "class_names": list(self.class_names),
             **{
                 name: {key: _or_null(value) for key, value in matrix.summary().items()}
                 | {
-                    "iou": dict(zip(self.class_names, map(_or_null, matrix.iou), strict=True)),
+                    "iou": dict(zip(names, map(_or_null, matrix.iou), strict=True)),
                     "confusion": matrix.counts.tolist(),
                 }
                 for name, matrix in matrices.items()
@@ -104,6 +118,7 @@ def evaluate(
     examples: Iterable[Mapping[str, Any]],
     *,
     trimap_widths: Sequence[float] = (),
+    made_with: Mapping[str, Any] | None = None,
     on_example: Callable[[int, Mapping[str, Any], Segmentation, Segmentation | None], None] | None = None,
 ) -> Evaluation:
     """Counts, over all examples, how the segmenter's labels agree with the truth.
@@ -115,11 +130,12 @@ def evaluate(
         examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]} and, where there is one, "filename"; NumPy arrays or
             tensors, as `deeplab_tf.data.evaluation_pipeline` gives them.
         trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`.
+        made_with: becomes `Evaluation.made_with`.
         on_example: called in order, on this thread, with (index, example, result of the network, result after the CRF
             or None).
 
     Raises:
-        UserError: a label is no class of the segmenter.
+        UserError: a label is not a class of the segmenter.
     """
     started = time.monotonic()
     info = segmenter.info
@@ -153,7 +169,7 @@ def evaluate(
                 curves[stage].counts += curve.counts
             if on_example:
                 on_example(len(filenames), example, results[NETWORK], results.get(CRF))
-            filenames.append(_filename(example, len(filenames)))
+            filenames.append(filename_of(example, len(filenames)))
             progress.update()
     arrays = {stage: np.array(rows, np.int64).reshape(-1, 3, info.num_classes) for stage, rows in counts.items()}
     return Evaluation(
@@ -165,13 +181,23 @@ def evaluate(
         image_counts=ImageCounts(tuple(info.class_names), tuple(filenames), **arrays),
         network_trimap=curves.get(NETWORK),
         crf_trimap=curves.get(CRF),
+        made_with=made_with or {},
     )
 
 
-def _filename(example: Mapping[str, Any], index: int) -> str:
-    """The name of an example's image; its number where it has none."""
+def filename_of(example: Mapping[str, Any], index: int) -> str:
+    """The file name of an example's image; its number where it has none. Bytes that are not UTF-8 become U+FFFD."""
     name = np.asarray(example.get("filename", str(index))).item()
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names with "(2)", "(3)" ... after those that occur before, so that each is a key of its own."""
+    seen, result = collections.Counter(), []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return result
 
 
 def _percent(value: float) -> str:

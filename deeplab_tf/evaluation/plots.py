@@ -1,4 +1,4 @@
-"""Plots of what was measured."""
+"""Plots of an evaluation as matplotlib figures."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,9 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     axes = figure.add_subplot()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(class_names)), class_names, fontsize=8)
+    names = plain_texts(class_names)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     for row, column in np.argwhere(shares >= 1):
@@ -28,6 +29,12 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
         axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=color)
     axes.set_title("share of the pixels of each true class, %", fontsize=9)
     return figure
+
+
+def plain_texts(names: Sequence[str]) -> list[str]:
+    """The names escaped for matplotlib: dollars start no formulas, what is not printable becomes "?"."""
+    printable = ("".join(letter if letter.isprintable() else "?" for letter in name) for name in names)
+    return [name.replace("$", r"\$") for name in printable]
 
 
 def rendered(figure: Figure) -> np.ndarray:

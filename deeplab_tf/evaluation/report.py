@@ -13,7 +13,7 @@ from PIL import Image
 from deeplab_tf import files, pictures
 from deeplab_tf.counts import mean_iou
 from deeplab_tf.evaluation import charts
-from deeplab_tf.evaluation.evaluating import Evaluation
+from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
 from deeplab_tf.inference.segmenter import Segmenter
 
 REPORT_FILE = "index.html"
@@ -49,7 +49,6 @@ def write_report(
         the path of the page.
     """
     chosen = choose_images(mean_iou(evaluation.image_counts.final), pictures_each)
-    stages = {"network": evaluation.network} | ({"with CRF": evaluation.crf} if evaluation.crf else {})
     shown = {
         "IoU by class": charts.class_bars(evaluation),
         "Confusion matrix, %": charts.confusion_matrix(evaluation),
@@ -69,15 +68,15 @@ def write_report(
     page = environment.get_template("report.html").render(
         title=title,
         settings={"images": evaluation.images, "seconds": f"{evaluation.seconds:.1f}", **(settings or {})},
-        stages=stages,
-        summaries={name: matrix.summary() for name, matrix in stages.items()},
+        stages=evaluation.stages,
+        summaries={name: matrix.summary() for name, matrix in evaluation.stages.items()},
         classes=list(zip(evaluation.class_names, segmenter.info.palette.tolist(), strict=True)),
         truth_share=evaluation.network.counts.sum(axis=1) / max(1, evaluation.network.counts.sum()),
         charts=shown,
         rows=_image_rows(evaluation, segmenter, examples, chosen),
     )
     path = pathlib.Path(report_dir).expanduser() / REPORT_FILE
-    files.write_text(path, page)
+    files.write_text(path, page.encode(errors="replace").decode())  # a lone surrogate, as of a name that is not UTF-8
     return path
 
 
@@ -105,17 +104,17 @@ def _image_rows(
     evaluation: Evaluation, segmenter: Segmenter, examples: Iterable[Mapping[str, Any]], chosen: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """What the page shows of each chosen image, in the order of `chosen`."""
-    scores = {"network": mean_iou(evaluation.image_counts.network)}
+    scores = {STAGES["network"]: mean_iou(evaluation.image_counts.network)}
     if evaluation.crf is not None:
-        scores["with CRF"] = mean_iou(evaluation.image_counts.crf)
+        scores[STAGES["crf"]] = mean_iou(evaluation.image_counts.crf)
     palette, rows, last = segmenter.info.palette, {}, max(chosen, default=-1)
     for index, example in enumerate(examples):
         if index in chosen:
             image, truth = np.asarray(example["image"]), np.asarray(example["label"])
             unrefined = segmenter.without_crf(image)
-            masks = {"truth": truth, "network": unrefined.labels}
+            masks = {"truth": truth, STAGES["network"]: unrefined.labels}
             if evaluation.crf is not None:
-                masks["with CRF"] = segmenter.refined(image, unrefined).labels
+                masks[STAGES["crf"]] = segmenter.refined(image, unrefined).labels
             views = {"input": image} | {name: pictures.overlay(image, mask, palette) for name, mask in masks.items()}
             rows[index] = {
                 "filename": evaluation.image_counts.filenames[index],

@@ -1,4 +1,4 @@
-"""Quality near the boundaries of objects: the trimap curve (Sec. 4.1.4, Fig. 10)."""
+"""Quality near the boundaries of objects: the trimap curve (Sec. 4.1.2, Fig. 10)."""
 
 from collections.abc import Sequence
 

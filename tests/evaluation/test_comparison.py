@@ -73,11 +73,21 @@ def test_after_the_crf_where_both_have_one():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class_names": ("road", "sky", "cat")}, "other classes"),
+        ({"class_names": ("road", "sky", "cat")}, "different classes"),
         ({"filenames": tuple(f"{i}.png" for i in range(10))}, "0.jpg is missing"),
-        ({"network": run(10, 0.7, 2).network + 1}, "the masks of the two runs differ"),
+        ({"network": run(10, 0.7, 2).network + 1}, "the true masks of the two evaluations differ"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):
     with pytest.raises(UserError, match=message):
         compare(run(10, 0.8, 1), dataclasses.replace(run(10, 0.7, 2), **change))
+
+
+def test_few_images_get_no_verdict():
+    """What 200 images show beyond doubt is not called better by two of them."""
+    few = compare(run(2, 0.9, 1, spread=0), run(2, 0.5, 2, spread=0))
+    assert few.low[3] > 0 and not few.significant.any()
+    assert "better" not in few.table("A", "B") and "no verdicts: 2 images are too few, they need 20" in few.table(
+        "A", "B"
+    )
+    assert compare(run(20, 0.9, 1, spread=0), run(20, 0.5, 2, spread=0)).significant[3]

@@ -53,7 +53,9 @@ def test_cityscapes_own_evaluation_agrees(raw_cityscapes, network, tmp_path, mon
     segmenter = Segmenter(network(num_classes=19), info=info)
     submission = Submission(info, tmp_path / "submission")
     examples = data.evaluation_pipeline(directory, "val")
-    evaluation = evaluate_and_draw(segmenter, examples, tmp_path / "run", pictures=0, submission=submission)
+    evaluation = evaluate_and_draw(
+        segmenter, examples, tmp_path / "run", dataset="cityscapes", split="val", pictures=0, submission=submission
+    )
 
     truths = sorted(map(str, raw_cityscapes.glob("gtFine/val/*/*_gtFine_labelIds.png")))
     arguments = official.args
