@@ -23,6 +23,8 @@ CONFIG_FILE = "config.flags"
 # Names of the flags by topic, in the order of their definition; `run` shows a command's own topics in its --help.
 TOPICS: dict[str, list[str]] = {}
 
+_MOST_NAMED = 100  # of what a command has left out
+
 
 def _define(topic: str, define: Callable, name: str, default, help_text: str, *args, **kwargs) -> None:
     define(name, default, *args, help_text, **kwargs)
@@ -184,6 +186,18 @@ _string(
 )
 _float("refinement", "label_confidence", 0.7, "The probability that a label of a label map is right.", 0.0)
 
+_string("scoring", "predictions", None, "Folder of masks to score (.png, ...), also in folders below.")
+_string("scoring", "labels", None, "Folder of the true masks, named as the predictions.")
+_string("scoring", "prediction_suffix", "", "What the names of predictions have at their end and the truths have not.")
+_string("scoring", "label_suffix", "", "What the names of the truths have at their end, such as _gtFine_labelIds.")
+_string("scoring", "prediction_ids", None, "Table of the values in predictions: cityscapes, or a file 'value class'.")
+_string("scoring", "label_ids", None, "Table of the values in the truth: cityscapes, or a file 'value class'.")
+_integer("scoring", "ignore_label", 255, "Value of the truth that does not count: pixels without a label.", 0)
+_list("scoring", "classes", None, "Give means over these classes too: synthia16, synthia13, or names of classes.")
+_string("scoring", "score_file", None, "JSON file for everything measured.")
+
+_integer("cores", "cores", None, "Cores to use at most; default: all that the process may use.", 1)
+
 _integer("reproduction", "table", None, "Number of a table of the paper: 1, 2, 3, 4, 6, 7 or 9.", 1)
 _bool("reproduction", "dry_run", False, "Only say what is there, what is missing, and how long it would take here.")
 
@@ -219,6 +233,8 @@ _NOT_OF_THE_RUN = frozenset(
         *TOPICS["prediction"],
         *TOPICS["reproduction"],
         *TOPICS["refinement"],
+        *TOPICS["scoring"],
+        *TOPICS["cores"],
         *TOPICS["weights"],
     ],
 )
@@ -229,11 +245,12 @@ def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str]
 
     Args:
         main: the command; reads `FLAGS`.
-        topics: the topics of flags that the command uses; its --help shows these, --helpfull all.
+        topics: the topics of flags, or names of single flags, that the command uses; its --help shows these,
+            --helpfull all.
         required: names of flags without which the command cannot run.
     """
     for topic in topics:
-        for name in TOPICS[topic]:
+        for name in TOPICS.get(topic, [topic]):
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def checked_main(arguments: Sequence[str]) -> None:
@@ -254,6 +271,19 @@ def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str]
 
     logging.set_verbosity(logging.WARNING)
     app.run(checked_main, argv=_with_config_of_the_run(sys.argv), flags_parser=_parse)
+
+
+def tell_left_out(lines: Sequence[str]) -> None:
+    """Names what a command has left out, on the standard error.
+
+    Raises:
+        UserError: something was left out, so that the exit status says so.
+    """
+    for line in lines[:_MOST_NAMED]:
+        print(f"left out   {line}", file=sys.stderr)
+    if lines:
+        unnamed = f" ({len(lines) - _MOST_NAMED} of them not named here)" if len(lines) > _MOST_NAMED else ""
+        raise UserError(f"{len(lines)} left out{unnamed}")
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

@@ -1,10 +1,15 @@
 """Several cores at the same time: pieces of work that release the interpreter lock, on plain threads."""
 
+import collections
 import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def available_cores() -> int:
@@ -49,3 +54,27 @@ def run(work: Callable, pieces: list[tuple], threads: int) -> list:
     for helper in helpers:
         helper.result()
     return results
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Calls `work(item)` for items of any number, on `workers` threads, and yields the results in the items' order.
+
+    Never more than 2 * `workers` items are started and not yet yielded, so the memory does not grow with their number.
+    When the caller stops early, items that have not begun are dropped and those at work are waited for.
+
+    Args:
+        work: a function that spends its time without the interpreter lock: in kernels, decoding, reading.
+        items: may be an iterator.
+        workers: calls at the same time.
+    """
+    waiting = collections.deque()
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="items")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
