@@ -40,11 +40,11 @@ def _network(scales=(1.0,), num_classes=CLASSES, **arguments):
     import keras
 
     from deeplab_tf import DeepLab
-    from tests.networks import randomised
+    from tests.helpers import randomise
 
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "linear", num_classes, scales=scales, batch_norm="frozen", **arguments)
-    return randomised(model)
+    return randomise(model)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.serving import export_saved_model
 from deeplab_tf.serving.warmup import WARMUP_FILE
-from tests.networks import randomised
+from tests.helpers import randomise
 
 grpc = pytest.importorskip("grpc", reason="needs grpcio, which tensorflow-serving-api brings")
 pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
@@ -45,7 +45,7 @@ TOLERANCE = 5e-5  # as in the tests of the export
 def segmenter() -> Segmenter:
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "linear", 8, scales=(1.0,), batch_norm="frozen")
-    return Segmenter(randomised(model), info=info("shapes"))
+    return Segmenter(randomise(model), info=info("shapes"))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from deeplab_tf import DeepLab
+from tests.helpers import randomise
 
 _SCRIPT = """
 import sys
@@ -27,7 +28,7 @@ np.savez(folder + "/scores.npz", **arrays)
 """
 
 
-def test_torch_backend_scores_as_tensorflow_does(tmp_path, randomise):
+def test_torch_backend_scores_as_tensorflow_does(tmp_path):
     model = DeepLab("resnet_tiny", "aspp_l", num_classes=5)
     randomise(model)
     image = np.random.default_rng(0).uniform(0, 255, (2, 90, 77, 3)).astype("float32")

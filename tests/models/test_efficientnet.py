@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from deeplab_tf import DeepLab
-from tests.networks import randomised
+from tests.helpers import randomise
 
 # Repeats, kernel, stride, expansion, filters: Table 1 of arXiv 1905.11946; what Lite0 leaves out is not in it.
 STAGES = [
@@ -24,11 +24,7 @@ STAGES = [
 def network(output_stride=8, head="aspp_l", **arguments):
     arguments = {"preprocessing": "lite", "scales": (1.0,)} | arguments
     model = DeepLab("efficientnet_lite0", head, num_classes=5, output_stride=output_stride, **arguments)
-    randomised(model, statistics=True)
-    for layer in model.network.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):  # each filter sees one channel
-            layer.kernel.assign(layer.kernel * np.sqrt(layer.kernel.shape[2]))
-    return model
+    return randomise(model)
 
 
 def in_pytorch(model, images):

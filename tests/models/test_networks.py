@@ -7,6 +7,7 @@ import pytest
 from deeplab_tf import DeepLab
 from deeplab_tf.models import heads
 from deeplab_tf.models.resnet import BOTTLENECKS
+from tests.helpers import randomise
 
 
 def vgg_parameters(head: str, classes: int) -> int:
@@ -68,7 +69,7 @@ def test_parameters_of_resnet(backbone, blocks, head):
     "backbone, head", [("resnet_tiny", "linear"), ("resnet_tiny", "large_fov"), ("resnet50", "linear")]
 )
 @pytest.mark.parametrize("output_stride", [16, 32])
-def test_dense_resnet_agrees_with_sparse_on_the_sparse_grid(backbone, head, output_stride, randomise):
+def test_dense_resnet_agrees_with_sparse_on_the_sparse_grid(backbone, head, output_stride):
     dense = DeepLab(backbone, head, 5, 8, scales=(1.0,))
     sparse = DeepLab(backbone, head, 5, output_stride, scales=(1.0,))
     randomise(dense)
@@ -80,7 +81,7 @@ def test_dense_resnet_agrees_with_sparse_on_the_sparse_grid(backbone, head, outp
 
 
 @pytest.mark.parametrize("output_stride", [16, 32])
-def test_strides_in_the_3x3_keep_dense_and_sparse_in_agreement(output_stride, randomise):
+def test_strides_in_the_3x3_keep_dense_and_sparse_in_agreement(output_stride):
     dense = DeepLab("resnet_tiny", "large_fov", 5, 8, scales=(1.0,), bottleneck="torchvision")
     sparse = DeepLab("resnet_tiny", "large_fov", 5, output_stride, scales=(1.0,), bottleneck="torchvision")
     randomise(dense)
@@ -104,7 +105,7 @@ def test_bottleneck_can_be_set_later(bottleneck, output_stride):
 
 
 @pytest.mark.parametrize("output_stride", [16, 32])
-def test_dense_vgg_agrees_with_sparse_up_to_conv5_3(output_stride, randomise):
+def test_dense_vgg_agrees_with_sparse_up_to_conv5_3(output_stride):
     """Further on it cannot: pool5 reaches one position of its own grid in each network, as in the released models."""
     models = [DeepLab("vgg16", "large_fov", 5, stride, scales=(1.0,)) for stride in (8, output_stride)]
     randomise(models[0])

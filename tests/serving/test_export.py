@@ -15,7 +15,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
 from deeplab_tf.serving import ServedSegmenter, export_saved_model
-from tests.networks import randomised
+from tests.helpers import randomise
 
 # Scores of about 100 have float32 steps of 1e-5, and the two sides sum in different orders.
 TOLERANCE = 5e-5
@@ -26,7 +26,7 @@ def network(scales=(1.0,)) -> DeepLab:
     """Random weights under which scores differ from place to place."""
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "aspp_s", 11, scales=scales, batch_norm="frozen")
-    return randomised(model, statistics=True)
+    return randomise(model)
 
 
 @pytest.fixture(scope="session")

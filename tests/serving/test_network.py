@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deeplab_tf import DeepLab
 from deeplab_tf.serving.network import inference_network
-from tests.networks import randomised
+from tests.helpers import randomise
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from tests.networks import randomised
 def test_score_maps_are_those_of_the_model(backbone, head, options):
     keras.utils.set_random_seed(0)
     model = DeepLab(backbone, head, num_classes=5, **{"scales": (1.0,)} | options)
-    randomised(model, seed=0, statistics=True)
+    randomise(model, seed=0)
     served = inference_network(model, "float32")
     graph = tf.function(lambda images: model.score_maps(images, network=served)["fused"])
     for size in ((65, 97), (50, 41)):

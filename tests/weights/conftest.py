@@ -7,37 +7,14 @@ import pytest
 from PIL import Image
 
 from deeplab_tf import DeepLab
-
-
-def random_arrays(layers, seed: int = 0) -> None:
-    """Gives Keras layers weights under which activations neither vanish nor explode, batch norm and biases included."""
-    rng = np.random.default_rng(seed)
-    for layer in layers:
-        for weight in layer.weights:
-            kind = getattr(weight, "path", weight.name).rsplit("/", 1)[-1].split(":")[0]
-            if kind == "kernel":
-                value = rng.standard_normal(weight.shape, np.float32) * np.sqrt(2 / np.prod(weight.shape[:-1]))
-            elif kind == "moving_variance":
-                value = rng.uniform(0.5, 2, weight.shape)
-            elif kind == "gamma":
-                value = rng.uniform(0.2, 0.6, weight.shape)
-            else:  # biases, offsets, means
-                value = rng.normal(0, 0.1, weight.shape)
-            weight.assign(value.astype("float32"))
-
-
-@pytest.fixture(scope="session")
-def randomise() -> Callable:
-    """Random, well-behaved weights for the layers given."""
-    return random_arrays
+from tests.helpers import randomise
 
 
 @pytest.fixture
 def tiny() -> DeepLab:
     """A small network with random weights, torchvision's strides and keras.applications' colours."""
     model = DeepLab("resnet_tiny", "aspp_l", 5, scales=(1.0,), bottleneck="torchvision", preprocessing="keras")
-    random_arrays(model.network.layers)
-    return model
+    return randomise(model)
 
 
 @pytest.fixture(scope="session")

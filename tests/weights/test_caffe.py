@@ -6,12 +6,11 @@ import keras
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
-
-MEAN = np.array([104.008, 116.669, 122.675], "float32")  # B, G, R
+from tests.helpers import randomise
 
 
 # The wire format of protobuf, by hand: a tag (number << 3 | wire type), then a varint or a length and bytes.
@@ -50,66 +49,19 @@ def old_layer(name: str, kind: int, *arrays) -> bytes:
     return content(2, content(4, name.encode()) + number(5, kind) + blobs)
 
 
-class Numbers:
-    """Random weights in Caffe's layout by Caffe's names; made when first asked for."""
-
-    def __init__(self):
-        self.rng = np.random.default_rng(0)
-        self.convolutions: dict[str, list[np.ndarray]] = {}
-        self.norms: dict[str, list[np.ndarray]] = {}
-
-    def conv(self, x, name, filters, size, stride=1, rate=1, bias=True):
-        if name not in self.convolutions:
-            shape = (filters, x.shape[1], size, size)
-            kernel = self.rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype("float32")
-            self.convolutions[name] = [kernel, *([self.rng.normal(0, 0.1, filters).astype("float32")] * bias)]
-        kernel, *bias = map(torch.from_numpy, self.convolutions[name])
-        return F.conv2d(x, kernel, *bias or [None], stride, rate * (size - 1) // 2, rate)
-
-    def norm(self, x, name):
-        """Caffe's BatchNorm (mean and variance over a factor), then its Scale."""
-        count = x.shape[1]
-        if name not in self.norms:
+def arrays_of(network) -> dict[str, list[np.ndarray]]:
+    """The weights of a PyTorch network by the released names, as Caffe stores them."""
+    arrays = {}
+    for name, module in network.caffe_layers().items():
+        if isinstance(module, torch.nn.BatchNorm2d):  # mean and variance over a factor; then a layer Scale
             factor = 999.98
-            self.norms[name] = [
-                *(self.rng.normal(0, 0.1, count) * factor, self.rng.uniform(0.5, 2, count) * factor, [factor]),
-                *(self.rng.uniform(0.2, 0.6, count), self.rng.normal(0, 0.1, count)),
-            ]
-        mean, variance, (factor,), gamma, beta = (torch.tensor(a, dtype=torch.float32) for a in self.norms[name])
-        return F.batch_norm(x, mean / factor, variance / factor, gamma, beta, eps=1e-5)
-
-
-def vgg16(n: Numbers, x, branches: list[tuple[str, str, int]]):
-    for stage, widths in enumerate(((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3), start=1):
-        for i, width in enumerate(widths, start=1):
-            x = F.relu(n.conv(x, f"conv{stage}_{i}", width, 3, rate=2 if stage == 5 else 1))
-        x = F.max_pool2d(x, 3, stride=2 if stage <= 3 else 1, padding=1)
-    scores = 0
-    for branch, classifier, rate in branches:
-        y = F.relu(n.conv(x, f"fc6{branch}", 1024, 3, rate=rate))
-        scores = scores + n.conv(F.relu(n.conv(y, f"fc7{branch}", 1024, 1)), classifier, 21, 1)
-    return scores
-
-
-def resnet101(n: Numbers, x):
-    def conv_norm(x, unit, filters, size, stride=1, rate=1):
-        name = "_conv1" if unit == "conv1" else unit.removeprefix("res")
-        return n.norm(n.conv(x, unit, filters, size, stride, rate, bias=False), name)
-
-    x = F.max_pool2d(F.relu(conv_norm(x, "conv1", 64, 7, 2)), 3, stride=2, padding=1)
-    stages = {2: "a b c", 3: "a b1 b2 b3", 4: "a " + " ".join(f"b{i}" for i in range(1, 23)), 5: "a b c"}
-    for stage, width, rate in ((2, 64, 1), (3, 128, 1), (4, 256, 2), (5, 512, 4)):
-        for block in stages[stage].split():
-            unit, stride = f"res{stage}{block}_branch", 2 if (stage, block) == (3, "a") else 1
-            y = F.relu(conv_norm(x, f"{unit}2a", width, 1, stride))
-            y = F.relu(conv_norm(y, f"{unit}2b", width, 3, rate=rate))
-            y = conv_norm(y, f"{unit}2c", 4 * width, 1)
-            x = F.relu(y + (conv_norm(x, f"{unit}1", 4 * width, 1, stride) if block == "a" else x))
-    return sum(n.conv(x, f"fc1_voc12_c{i}", 21, 3, rate=rate) for i, rate in enumerate((6, 12, 18, 24)))
-
-
-def bgr(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(images[..., ::-1].astype("float32") - MEAN).permute(0, 3, 1, 2)
+            statistics = [module.running_mean * factor, module.running_var * factor, [factor]]
+            arrays[name] = [np.asarray(value) for value in statistics]
+            arrays[name.replace("bn", "scale", 1)] = [module.weight.detach().numpy(), module.bias.detach().numpy()]
+        else:
+            name = name.replace("fc1_", "fc1_voc12_").replace("fc8", "fc8_voc12")
+            arrays[name] = [parameter.detach().numpy() for parameter in module.parameters()]
+    return arrays
 
 
 def assert_close(ours, theirs: torch.Tensor) -> None:
@@ -119,24 +71,22 @@ def assert_close(ours, theirs: torch.Tensor) -> None:
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (1, 97, 97, 3), dtype=np.uint8)
-VGG_HEADS = {
-    "large_fov": [("", "fc8_voc12", 12)],
-    "aspp_l": [(f"_{i}", f"fc8_voc12_{i}", rate) for i, rate in enumerate((6, 12, 18, 24), start=1)],
-}
 
 
-@pytest.mark.parametrize("head, generation", [("large_fov", "old"), ("aspp_l", "new")])
-def test_vgg16(head, generation, tmp_path):
-    numbers = Numbers()
-    expected = vgg16(numbers, bgr(IMAGES), VGG_HEADS[head])
+@pytest.mark.parametrize("head, rates, generation", [("large_fov", (12,), "old"), ("aspp_l", (6, 12, 18, 24), "new")])
+def test_vgg16(head, rates, generation, tmp_path):
+    network = randomise(pytorch_networks.VGG16(rates=rates))
+    with torch.no_grad():
+        expected = network(pytorch_networks.preprocess(torch.from_numpy(IMAGES)))
+    arrays = arrays_of(network)
     written = content(1, b"vgg") + (old_layer("relu1", 18) if generation == "old" else new_layer("relu1", "ReLU"))
-    for name, arrays in numbers.convolutions.items():
-        written += old_layer(name, 4, *arrays) if generation == "old" else new_layer(name, "Convolution", *arrays)
+    for name, blobs in arrays.items():
+        written += old_layer(name, 4, *blobs) if generation == "old" else new_layer(name, "Convolution", *blobs)
     (tmp_path / "x.caffemodel").write_bytes(written)
 
     model = DeepLab("vgg16", head, 21, scales=(1.0,), preprocessing="torch")
     report = weights.load(model, tmp_path / "x.caffemodel")
-    assert len(report.taken) == len(numbers.convolutions) and not report.left and not report.initialised
+    assert len(report.taken) == len(arrays) and not report.left and not report.initialised
     assert report.preprocessing == "caffe"
     assert_close(model(IMAGES), expected)
 
@@ -144,21 +94,12 @@ def test_vgg16(head, generation, tmp_path):
 @pytest.fixture(scope="module")
 def released_resnet101():
     """The score maps of ResNet-101 at one scale and with three, and the caffemodel with the branches of all scales."""
-    numbers = Numbers()
-    x = bgr(IMAGES)
-    single = resnet101(numbers, x)
-    fused = single
-    for size in (73, 49):
-        scores = resnet101(numbers, F.interpolate(x, size=(size, size), mode="bilinear", align_corners=True))
-        scores = F.interpolate(scores, single.shape[2:], mode="bilinear", align_corners=True)
-        fused = torch.maximum(fused, scores)
-    layers = []
-    for name, arrays in numbers.convolutions.items():
-        layers.append((name, "Convolution", arrays))
-        norm = {"conv1": "_conv1"}.get(name, name.removeprefix("res"))
-        if norm in numbers.norms:
-            layers.append((f"bn{norm}", "BatchNorm", numbers.norms[norm][:3]))
-            layers.append((f"scale{norm}", "Scale", numbers.norms[norm][3:]))
+    network = randomise(pytorch_networks.ResNet())
+    with torch.no_grad():
+        x = pytorch_networks.preprocess(torch.from_numpy(IMAGES))
+        fused = pytorch_networks.score_maps(network, x, (0.5, 0.75, 1))[-1]
+    kinds = {"bn": "BatchNorm", "sc": "Scale"}
+    layers = [(name, kinds.get(name[:2], "Convolution"), blobs) for name, blobs in arrays_of(network).items()]
     return fused, layers
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.serving import export_saved_model
+from tests.helpers import randomise
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NETWORK = ("--backbone=resnet_tiny", "--head=aspp_l", "--scales=1")
@@ -24,10 +25,10 @@ def run(command: str, *flags: str, cwd: pathlib.Path) -> subprocess.CompletedPro
 
 
 @pytest.fixture
-def voc_network(tmp_path, randomise) -> DeepLab:
+def voc_network(tmp_path) -> DeepLab:
     """A network for VOC's 21 classes, in x.weights.h5, with strides and colours that are not the usual ones."""
     model = DeepLab("resnet_tiny", "aspp_l", 21, scales=(1.0,), bottleneck="garden", preprocessing="torch")
-    randomise(model.network.layers)
+    randomise(model)
     weights.save(model, tmp_path / "x.weights.h5")
     return model
 

@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
+from tests.helpers import randomise
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 97, 97, 3), dtype=np.uint8)
 
 
-def network(output_stride: int, epsilon: float, randomise, model_id: int = 101):
+def network(output_stride: int, epsilon: float, model_id: int = 101):
     """The Garden's ResNet, or its DilatedResNet, with random weights."""
     import tf_keras
     from official.vision.modeling.backbones import resnet, resnet_deeplab
@@ -21,7 +22,7 @@ def network(output_stride: int, epsilon: float, randomise, model_id: int = 101):
         garden = resnet.ResNet(model_id, shape, norm_epsilon=epsilon)
     else:
         garden = resnet_deeplab.DilatedResNet(model_id, output_stride, shape, norm_epsilon=epsilon)
-    randomise(garden.layers)
+    randomise(garden)
     return garden
 
 
@@ -34,8 +35,8 @@ def assert_equal_features(model: DeepLab, garden) -> None:
 
 
 @pytest.mark.parametrize("output_stride, items", [(32, "backbone"), (8, "model")])
-def test_features_of_resnet101(output_stride, items, randomise, tmp_path):
-    garden = network(output_stride, 1e-3, randomise)
+def test_features_of_resnet101(output_stride, items, tmp_path):
+    garden = network(output_stride, 1e-3)
     tf.train.Checkpoint(**{items: garden}).save(str(tmp_path / "ckpt"))
     model = DeepLab("resnet101", "linear", 3, output_stride, scales=(1.0,))
     report = weights.load(model, tmp_path)
@@ -44,11 +45,11 @@ def test_features_of_resnet101(output_stride, items, randomise, tmp_path):
     assert_equal_features(model, garden)
 
 
-def test_another_epsilon_in_the_checkpoint_of_a_whole_training(randomise, tmp_path, unchanged):
+def test_another_epsilon_in_the_checkpoint_of_a_whole_training(tmp_path, unchanged):
     import tf_keras
     from official.vision.modeling.classification_model import ClassificationModel
 
-    garden = network(32, 1e-5, randomise, model_id=50)
+    garden = network(32, 1e-5, model_id=50)
     shape = tf_keras.layers.InputSpec(shape=[None, None, None, 3])
     whole = ClassificationModel(backbone=garden, num_classes=10, input_specs=shape)
     optimizer = tf_keras.optimizers.SGD(0.1, momentum=0.9)

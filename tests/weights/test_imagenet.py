@@ -6,21 +6,22 @@ import pytest
 
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
+from tests.helpers import randomise
 
 
 @pytest.fixture(scope="module")
-def resnet(randomise):
+def resnet():
     """Their ResNet-101 without its classifier."""
     application = keras.applications.ResNet101(weights=None, include_top=False, input_shape=(None, None, 3))
-    randomise(application.layers)
+    randomise(application)
     return application
 
 
 @pytest.fixture(scope="module")
-def vgg(randomise):
+def vgg():
     """Their VGG-16 with its dense layers."""
     application = keras.applications.VGG16(weights=None)
-    randomise(application.layers)
+    randomise(application)
     return application
 
 
@@ -99,12 +100,12 @@ def test_fc6_and_fc7_are_subsampled(head, taps, vgg, monkeypatch):
         assert (kernels[0] != kernels[1]).any()
 
 
-def test_files_of_keras_2(randomise, tmp_path):
+def test_files_of_keras_2(tmp_path):
     """As keras.applications' released .h5 files are: a group for each layer, with the names of its arrays in order."""
     import h5py
 
     application = keras.applications.ResNet50(weights=None, include_top=False)
-    randomise(application.layers)
+    randomise(application)
     with h5py.File(tmp_path / "resnet50_notop.h5", "w") as file:
         for layer in application.layers:
             group = file.create_group(layer.name)

@@ -1,0 +1,64 @@
+"""Networks with random weights, photographs from noise, commands run as a user runs them: for all tests."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def randomise(model, seed: int = 3):
+    """Gives all layers random weights under which activations neither vanish nor explode, batch norm's included.
+
+    Args:
+        model: a `DeepLab`, another Keras model (tf_keras' too) or a PyTorch module.
+        seed: of the weights.
+
+    Returns:
+        the model (PyTorch's in evaluation mode). Scores differ from place to place.
+    """
+    rng = np.random.default_rng(seed)
+    if hasattr(model, "state_dict"):
+        import torch
+
+        for name, tensor in model.eval().state_dict().items():
+            if tensor.is_floating_point():
+                kernel, kind = tensor.ndim > 1, name.rsplit(".", 1)[-1]
+                kind = "kernel" if kernel else {"weight": "gamma", "running_var": "moving_variance"}.get(kind, kind)
+                tensor.copy_(torch.from_numpy(_random(kind, tensor.shape, tensor.shape[1:], rng)))
+        return model
+    for weight in getattr(model, "network", model).weights:
+        path = getattr(weight, "path", weight.name)
+        kind = path.rsplit("/", 1)[-1].split(":")[0]
+        inputs = weight.shape[:2] if "depthwise" in path else weight.shape[:-1]  # such a filter sees one channel
+        weight.assign(_random(kind, weight.shape, inputs, rng))
+    return model
+
+
+def _random(kind: str, shape, inputs, rng) -> np.ndarray:
+    """A random weight, float32; `inputs` is the part of the shape that is summed over."""
+    if "kernel" in kind:  # He's
+        value = rng.standard_normal(shape, np.float32) * np.sqrt(2 / np.prod(inputs))
+    elif kind == "moving_variance":
+        value = rng.uniform(0.5, 2, shape)
+    elif kind == "gamma":
+        value = rng.uniform(0.2, 0.6, shape)
+    else:  # biases, offsets, means
+        value = rng.normal(0, 0.1, shape)
+    return np.asarray(value, np.float32)
+
+
+def photograph(height: int, width: int, seed: int = 0, patch: int = 12) -> np.ndarray:
+    """Patches of random colours with noise on them, uint8 [height, width, 3]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (height // patch + 2, width // patch + 2, 3))
+    fine = np.kron(coarse, np.ones((patch, patch, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
+    return np.clip(fine, 0, 255).astype(np.uint8)
+
+
+def run_command(command: str, *flags: str, cwd: pathlib.Path, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Runs one of the repository's commands, such as "tools/refine.py", in a process of its own; output as text."""
+    line = [sys.executable, str(REPOSITORY / command), *map(str, flags)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=timeout)
