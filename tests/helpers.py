@@ -58,6 +58,13 @@ def photograph(height: int, width: int, seed: int = 0, patch: int = 12) -> np.nd
     return np.clip(fine, 0, 255).astype(np.uint8)
 
 
+def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: float) -> None:
+    """Every label is a most probable class, where probabilities [H, W, C] are known to `tolerance`: ties fall anyhow."""
+    assert labels.dtype == np.uint8
+    chosen = np.take_along_axis(probabilities, labels[..., np.newaxis].astype(int), axis=-1)[..., 0]
+    assert (probabilities.max(-1) - chosen).max() <= 2 * tolerance
+
+
 def run_command(command: str, *flags: str, cwd: pathlib.Path, timeout: float = 600) -> subprocess.CompletedProcess:
     """Runs one of the repository's commands, such as "tools/refine.py", in a process of its own; output as text."""
     line = [sys.executable, str(REPOSITORY / command), *map(str, flags)]
