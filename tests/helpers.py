@@ -59,7 +59,7 @@ def photograph(height: int, width: int, seed: int = 0, patch: int = 12) -> np.nd
 
 
 def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: float) -> None:
-    """Every label is a most probable class, where probabilities [H, W, C] are known to `tolerance`: ties fall anyhow."""
+    """Every label is a most probable class, as far as probabilities [H, W, C] known to `tolerance` can tell."""
     assert labels.dtype == np.uint8
     chosen = np.take_along_axis(probabilities, labels[..., np.newaxis].astype(int), axis=-1)[..., 0]
     assert (probabilities.max(-1) - chosen).max() <= 2 * tolerance
