@@ -1,4 +1,4 @@
-"""Evaluates a trained model on a split: mean IoU and the other metrics, per class, at the original resolution.
+"""Evaluates a trained model on a split: mean IoU and the other metrics, by class, at the original resolution.
 
 python evaluate.py --model_dir=runs/voc
 python evaluate.py --model_dir=runs/voc --crf                           before and after the dense CRF
@@ -15,6 +15,8 @@ from deeplab_tf.flags import FLAGS
 
 def main() -> None:
     """Evaluates, prints the table, writes `<model_dir>/evaluation.json`, a few overlays and what else is asked for."""
+    if FLAGS.compare:
+        flags.check_run(FLAGS.compare, "--compare")
     from deeplab_tf import data, evaluation
     from deeplab_tf.data.catalogue import read_info
     from deeplab_tf.run_folder import evaluation_files, evaluation_name
@@ -78,4 +80,10 @@ def report(evaluation, segmenter, examples) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("run", "data", "evaluation"), required=("model_dir",))
+    flags.run(
+        main,
+        "evaluate.py",
+        required=("model_dir",),
+        of_a_run=True,
+        writes=("model_dir", "report_dir", "submission_dir"),
+    )

@@ -4,8 +4,8 @@ python export_saved_model.py --model_dir=runs/voc --export_dir=exported
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --crf       with the dense CRF in the graph
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --outputs=labels,confidence
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --tile_size=513       for large images
-python export_saved_model.py --model_dir=runs/voc --export_dir=exported --precision=bfloat16
-python export_saved_model.py --model_dir=runs/voc --export_dir=exported --forms=onnx,litert --litert_size=513,513
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --export_precision=bfloat16
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --formats=onnx,litert --litert_size=513,513
 """
 
 import pathlib
@@ -14,38 +14,37 @@ from deeplab_tf import flags
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 
-FORMS = ("saved_model", "onnx", "litert")
-
 
 def main() -> None:
     """Exports a checkpoint of --model_dir."""
+    if len(FLAGS.litert_size) != 2:
+        raise UserError(f"--litert_size={','.join(map(str, FLAGS.litert_size))}: expected height,width in pixels")
+    others = [name for name in FLAGS.formats if name != "saved_model"]
+    for name in ("crf", "tile_size"):
+        if others and FLAGS[name].value:
+            raise UserError(
+                f"--formats={','.join(others)} cannot hold what --{name} asks for; export it with "
+                f"{'--nocrf' if name == 'crf' else f'--{name}='}"
+            )
+
     from deeplab_tf import serving
     from deeplab_tf.inference import Segmenter
     from deeplab_tf.serving.warmup import WARMUP_FILE
 
-    if not FLAGS.forms or set(FLAGS.forms) - set(FORMS):
-        raise UserError(f"--forms={','.join(FLAGS.forms)}: expected one or more of {', '.join(FORMS)}")
-    height_and_width = flags.numbers("litert_size")
-    if len(height_and_width) != 2 or min(height_and_width) < 1:
-        raise UserError(
-            f"--litert_size={','.join(FLAGS.litert_size)}: expected height,width in pixels, such as 513,513"
-        )
-
     segmenter = Segmenter.load(FLAGS.model_dir, crf=FLAGS.crf, **flags.inference_options())
     folder = pathlib.Path(FLAGS.export_dir).expanduser()
-    if "saved_model" in FLAGS.forms:
-        precision = FLAGS.precision.removeprefix("mixed_")
+    if "saved_model" in FLAGS.formats:
         version = serving.export_saved_model(
-            segmenter, folder, outputs=FLAGS.outputs, precision=precision, max_pixels=FLAGS.max_pixels
+            segmenter, folder, outputs=FLAGS.outputs, precision=FLAGS.export_precision, max_pixels=FLAGS.max_pixels
         )
         print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
         if not (version / WARMUP_FILE).is_file():
             print("no warm-up requests in it: tensorflow-serving-api is missing; pip install -e '.[serving]'")
-    if "onnx" in FLAGS.forms:
+    if "onnx" in FLAGS.formats:
         path = serving.export_onnx(segmenter, folder / "model.onnx", outputs=FLAGS.outputs)
         print(f"exported to {path}; input: images, uint8, of any size")
-    if "litert" in FLAGS.forms:
-        height, width = map(int, height_and_width)
+    if "litert" in FLAGS.formats:
+        height, width = FLAGS.litert_size
         path = serving.export_litert(
             segmenter, folder / "model.tflite", image_size=(height, width), outputs=FLAGS.outputs
         )
@@ -53,4 +52,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("run", "evaluation", "export"), required=("model_dir", "export_dir"))
+    flags.run(
+        main, "export_saved_model.py", required=("model_dir", "export_dir"), of_a_run=True, writes=("export_dir",)
+    )

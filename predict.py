@@ -12,7 +12,7 @@ Videos and cameras need OpenCV: pip install -e '.[video]'. Everything about it: 
 
 import pathlib
 
-from deeplab_tf import flags
+from deeplab_tf import files, flags
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 
@@ -26,9 +26,12 @@ def main() -> None:
 
 def predict_photographs() -> None:
     """Segments images, and says how many and what could not be read."""
-    from deeplab_tf.inference.predicting import find_images, predict
+    from deeplab_tf.pictures import find_images
 
-    inputs, formats = find_images(FLAGS.input)[: FLAGS.limit], FLAGS.format or ["masks", "overlays"]
+    inputs, formats = find_images(FLAGS.input)[: FLAGS.limit], FLAGS.format or ("masks", "overlays")
+    files.check_folder(output_dir(), "--output_dir")
+    from deeplab_tf.inference.predicting import predict  # After the checks: it imports TensorFlow.
+
     made = predict(load_segmenter(), inputs, output_dir(), formats)
     before = f", {made.done_before} had been done before" if made.done_before else ""
     print(f"segmented  {made.images} of {len(inputs)} images in {made.seconds:.1f} s{before}")
@@ -45,7 +48,8 @@ def predict_frames() -> None:
     from deeplab_tf.inference.video import predict_video
 
     opened(FLAGS.input).release()  # what cannot be opened is said before the network is loaded
-    formats = FLAGS.format or ["overlays"]
+    files.check_folder(output_dir(), "--output_dir")
+    formats = FLAGS.format or ("overlays",)
     made = predict_video(load_segmenter(), FLAGS.input, output_dir(), formats, limit=FLAGS.limit)
     dropped = f", {made.dropped} dropped to keep up" if made.dropped else ""
     print(
@@ -65,8 +69,8 @@ def load_segmenter():
 
 def output_dir() -> pathlib.Path:
     """--output_dir or its default."""
-    return pathlib.Path(FLAGS.output_dir or pathlib.Path(FLAGS.model_dir) / "predictions")
+    return pathlib.Path(FLAGS.output_dir or pathlib.Path(FLAGS.model_dir) / "predictions").expanduser()
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("run", "prediction", "evaluation"), required=("model_dir", "input"))
+    flags.run(main, "predict.py", required=("model_dir", "input"), of_a_run=True)

@@ -7,7 +7,6 @@ python train.py --flagfile=voc.flags --model_dir=runs/voc      the paper's
 import pathlib
 
 from deeplab_tf import flags
-from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 
 
@@ -17,8 +16,7 @@ def main() -> None:
     from deeplab_tf.evaluation import evaluate_and_draw
     from deeplab_tf.inference import Segmenter
 
-    if FLAGS.precision == "bfloat16":
-        raise UserError("--precision=bfloat16 is for export_saved_model.py; mixed_bfloat16 trains with float32 weights")
+    flags.recipe()  # Values that do not go together are refused before TensorFlow is loaded.
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     flags.check_same_run(model_dir)
     strategy = training.make_strategy(FLAGS.strategy, FLAGS.tpu)  # Before TensorFlow does anything else.
@@ -27,7 +25,7 @@ def main() -> None:
     if not training.is_chief(strategy):
         return
 
-    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf)
+    segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, **(flags.inference_options() | {"checkpoint": "latest"}))
     examples = data.evaluation_pipeline(directory, FLAGS.val_split)
     evaluation = evaluate_and_draw(
         segmenter, examples, model_dir, dataset=FLAGS.dataset, split=FLAGS.val_split, pictures=FLAGS.overlays
@@ -59,7 +57,7 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
     import tensorflow as tf
 
     from deeplab_tf import DeepLab, data, files, training, weights
-    from deeplab_tf.evaluation import validation
+    from deeplab_tf.evaluation.validation import validation
     from deeplab_tf.inference import Segmenter
     from deeplab_tf.training.run import train
 
@@ -103,7 +101,7 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
             FLAGS.train_split,
             batch_size=FLAGS.batch_size,
             crop_size=FLAGS.crop_size,
-            scales=flags.numbers("random_scale"),
+            scales=FLAGS.random_scale,
             mirror=FLAGS.mirror,
             seed=FLAGS.seed,
             start_step=start_step,
@@ -131,11 +129,9 @@ def train_model(model_dir: pathlib.Path, directory: str, strategy):
             data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.eval_limit),
             overlays=FLAGS.overlays,
         ),
-        profile_steps=flags.numbers("profile_steps"),
+        profile_steps=FLAGS.profile_steps,
     )
 
 
 if __name__ == "__main__":
-    flags.run(
-        main, topics=("run", "data", "prepare", "model", "training", "evaluation", "export"), required=("model_dir",)
-    )
+    flags.run(main, "train.py", required=("model_dir",), writes=("model_dir", "export_dir"))

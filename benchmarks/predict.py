@@ -9,14 +9,11 @@ medians.
 import pathlib
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])  # the repository, instead of this folder
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
+from deeplab_tf import flags
+from deeplab_tf.flags import FLAGS
 
 ROUNDS = 5
 
@@ -24,9 +21,9 @@ ROUNDS = 5
 def main() -> None:
     """Prints images per second of both."""
     from deeplab_tf.inference import Segmenter, prediction_files
-    from deeplab_tf.inference.predicting import find_images, predict
+    from deeplab_tf.inference.predicting import predict
     from deeplab_tf.inference.stream import CRF, NETWORK
-    from deeplab_tf.pictures import read_photograph
+    from deeplab_tf.pictures import find_images, read_photograph
 
     paths = find_images(FLAGS.input)[: FLAGS.limit]
     formats = FLAGS.format or ["masks", "overlays"]
@@ -60,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("run", "prediction", "evaluation"), required=("model_dir", "input"))
+    flags.run(main, "benchmarks/predict.py", required=("model_dir", "input"), of_a_run=True)

@@ -3,13 +3,8 @@
 python benchmarks/step_cost.py --head=aspp_l
 """
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
+from deeplab_tf import flags
+from deeplab_tf.flags import FLAGS
 
 
 def costs(network, size: int) -> tuple[float, float]:
@@ -43,7 +38,7 @@ def main() -> None:
 
     model = DeepLab(FLAGS.backbone, FLAGS.head, output_stride=FLAGS.output_stride)
     print(f"{FLAGS.backbone} {FLAGS.head}, {model.count_params() / 1e6:.1f} M parameters")
-    for scales in ((1.0,), flags.numbers("scales")):
+    for scales in ((1.0,), FLAGS.scales):
         sizes = [geometry.scaled_size(FLAGS.crop_size, scale) for scale in scales]
         per_scale = [costs(model.network, geometry.padded_size(size, model.output_stride)) for size in sizes]
         flops, activations = (sum(values) for values in zip(*per_scale, strict=True))
@@ -56,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("model", "training"))
+    flags.run(main, "benchmarks/step_cost.py")

@@ -6,17 +6,12 @@ python datasets/prepare.py --dataset=camvid --raw_dir=CamVid
 python datasets/prepare.py --dataset=image_folder/tomatoes --raw_dir=photos --class_names=classes.txt
 """
 
-import pathlib
-import sys
-
-sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])  # the repository, instead of this folder
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
+from deeplab_tf import flags
+from deeplab_tf.flags import FLAGS
 
 
 def main() -> None:
-    """Prepares the data set that the flags tell and prints what it holds."""
+    """Prepares the data set that the flags name and prints what it holds."""
     from deeplab_tf import data
     from deeplab_tf.data import preparation
 
@@ -36,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("data", "prepare", "conversion"))
+    flags.run(main, "datasets/prepare.py", writes=("data_dir",))

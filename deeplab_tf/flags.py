@@ -1,276 +1,489 @@
-"""The flags of every command, defined once, so that one flagfile serves them all.
+"""The flags of the commands: which there are, which command obeys which, and how a command line is run.
 
-`train.py` writes the flags it ran with to `<model_dir>/config.flags`; the other commands read them from there before
-their own command line, so that what is typed wins.
+Every command takes every flag from a flagfile, so that one flagfile serves them all, and reads those of the run from
+`<model_dir>/config.flags`, which training writes; what is typed wins. A flag that is typed and that the command does
+not obey is refused. The flags of a training are the fields of `deeplab_tf.training.Recipe`; the others stand here.
 """
 
 import os
 import pathlib
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from deeplab_tf import files
 from deeplab_tf.errors import UserError, extras_named
+from deeplab_tf.run_folder import CONFIG_FILE, DESCRIPTION_FILE
+from deeplab_tf.training import recipe as recipes
+from deeplab_tf.training.recipe import Field, Recipe
 
-# TensorFlow's own log, set before anything imports it: warnings and errors; on a machine without an NVIDIA driver not
-# even errors, since the lack of one is reported as such. Python's exceptions are not concerned.
+# TensorFlow's own log, set before anything imports it: warnings and errors; on a machine without an NVIDIA driver
+# nothing, since CUDA reports the lack of a driver as an error. Python exceptions still show.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1" if os.path.exists("/dev/nvidiactl") else "3")
 
 FLAGS = flags.FLAGS
-CONFIG_FILE = "config.flags"
 
-# Names of the flags by topic, in the order of their definition; `run` shows a command's own topics in its --help.
-TOPICS: dict[str, list[str]] = {}
 
+def _flag(topic: str, name: str, kind: str, default, help_text: str, *, choices=None, least=None, most=None) -> Field:
+    return Field(name, default, kind, help_text, topic, choices, least, most, may_change=True)
+
+
+# Kinds beyond those of a recipe's fields: "words" is a tuple of texts, "file" names an existing file.
+_OTHERS = (
+    _flag(
+        "run", "model_dir", "string", None, "Folder of a run: checkpoints, config.flags, TensorBoard events, results."
+    ),
+    _flag(
+        "data",
+        "dataset",
+        "string",
+        "shapes",
+        "Name of the data set: a folder under datasets/; your own: image_folder/<a name you choose>.",
+    ),
+    _flag("data", "data_dir", "string", "~/tensorflow_datasets", "Folder of the prepared data sets (TFRecords)."),
+    _flag(
+        "prepare", "raw_dir", "string", None, "Folder of the data set's raw files, as downloaded or as you made them."
+    ),
+    _flag(
+        "prepare",
+        "class_names",
+        "file",
+        None,
+        "image_folder: text file with one class name a line, in the order of the labels.",
+    ),
+    _flag("prepare", "color_table", "file", None, "image_folder: text file with lines 'R G B name', for colour masks."),
+    _flag("prepare", "train_list", "file", None, "image_folder: text file with the stems of the training images."),
+    _flag("prepare", "val_list", "file", None, "image_folder: text file with the stems of the validation images."),
+    _flag(
+        "prepare",
+        "val_fraction",
+        "float",
+        None,
+        "image_folder: fraction of the images to validate on, without file lists.",
+        least=0,
+        most=1,
+    ),
+    _flag(
+        "prepare",
+        "on_error",
+        "enum",
+        "stop",
+        "A bad raw file: stop, or skip it and list it.",
+        choices=("stop", "skip"),
+    ),
+    _flag("prepare", "download", "bool", False, "Fetch the raw files first, where their authors allow it."),
+    _flag(
+        "conversion",
+        "beam_pipeline_options",
+        "string",
+        None,
+        "Convert on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
+        "'runner=DirectRunner,direct_num_workers=4'.",
+    ),
+    _flag("conversion", "summarize", "bool", False, "Print counts, sizes and class frequencies, draw a contact sheet."),
+    _flag("conversion", "overwrite", "bool", False, "Prepare again what is prepared already."),
+    _flag(
+        "inference",
+        "checkpoint",
+        "enum",
+        "latest",
+        "The last checkpoint, or the best by validation mean IoU.",
+        choices=("latest", "best"),
+    ),
+    _flag(
+        "inference",
+        "crf",
+        "bool",
+        False,
+        "Refine with the dense CRF as well (its parameters: crf.json in the model_dir).",
+    ),
+    _flag("inference", "limit", "integer", None, "Only the first images of the split, or of --input.", least=1),
+    _flag("evaluation", "report_dir", "string", None, "Write a report with charts and pictures there: index.html."),
+    _flag(
+        "evaluation",
+        "compare",
+        "string",
+        None,
+        "Folder of another run: say per class what changed, and whether it may be noise.",
+    ),
+    _flag(
+        "evaluation",
+        "submission_dir",
+        "string",
+        None,
+        "Write masks for the server of VOC 2012 or Cityscapes there; see --val_split.",
+    ),
+    _flag("comparison", "this", "file", None, "An evaluation*.json of a run."),
+    _flag("comparison", "other", "file", None, "Another one, of the same images."),
+    _flag(
+        "prediction",
+        "input",
+        "string",
+        None,
+        "An image, a folder of images, a quoted glob, a video, or camera:0; tools/refine.py: a folder or a glob.",
+    ),
+    _flag(
+        "prediction",
+        "output_dir",
+        "string",
+        None,
+        "Folder for the results; default of predict.py: <model_dir>/predictions.",
+    ),
+    _flag(
+        "prediction",
+        "format",
+        "words",
+        None,
+        "Files to write, one or more of: masks (indexed PNGs), overlays (pictures, or one video), probabilities "
+        "(.npz), polygons (GeoJSON), coco (run lengths, one file). Default: masks,overlays; of a video: overlays.",
+        choices=("masks", "overlays", "probabilities", "polygons", "coco"),
+    ),
+    _flag(
+        "refinement",
+        "maps",
+        "string",
+        None,
+        "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.",
+    ),
+    _flag(
+        "refinement",
+        "crf_file",
+        "file",
+        None,
+        "Parameters of the CRF, as tools/search_crf.py writes them; default: those of the released ResNet-101.",
+    ),
+    _flag(
+        "refinement",
+        "label_confidence",
+        "float",
+        0.7,
+        "The probability that a label of a label map is right.",
+        least=0,
+        most=1,
+    ),
+    _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1, most=9),
+    _flag("reproduction", "dry_run", "bool", False, "Only list what is there, what is missing, and how long it takes."),
+    _flag("scoring", "predictions", "string", None, "Folder of masks to score (.png, ...), also in folders below."),
+    _flag("scoring", "labels", "string", None, "Folder of the true masks, named as the predictions."),
+    _flag("scoring", "prediction_suffix", "string", "", "End of the names of predictions that the truths do not have."),
+    _flag("scoring", "label_suffix", "string", "", "End of the names of the truths, such as _gtFine_labelIds."),
+    _flag(
+        "scoring",
+        "prediction_ids",
+        "string",
+        None,
+        "Table of the values in predictions: cityscapes, or a file with lines 'value class'.",
+    ),
+    _flag(
+        "scoring",
+        "label_ids",
+        "string",
+        None,
+        "Table of the values in the truth: cityscapes, or a file with lines 'value class'.",
+    ),
+    _flag(
+        "scoring",
+        "ignore_label",
+        "integer",
+        255,
+        "Value of the truth that does not count: pixels without a label.",
+        least=0,
+        most=65_535,
+    ),
+    _flag(
+        "scoring",
+        "classes",
+        "words",
+        None,
+        "Give means over these classes too: synthia16, synthia13, or names of classes.",
+    ),
+    _flag("scoring", "score_file", "string", None, "JSON file for everything measured."),
+    _flag("cores", "cores", "integer", None, "Cores to use at most; default: all that the process may use.", least=1),
+    _flag("weights", "output", "string", None, "Weight file to write, *.weights.h5."),
+    _flag("export", "export_dir", "string", None, "Folder of the SavedModel; every export adds a numbered version."),
+    _flag(
+        "export",
+        "outputs",
+        "words",
+        ("labels", "probabilities"),
+        "What the served model returns: labels, probabilities, confidence (of the label).",
+        choices=("labels", "probabilities", "confidence"),
+    ),
+    _flag(
+        "export",
+        "formats",
+        "words",
+        ("saved_model",),
+        "Formats to write: saved_model (for TF Serving), onnx, litert.",
+        choices=("saved_model", "onnx", "litert"),
+    ),
+    _flag(
+        "export",
+        "export_precision",
+        "enum",
+        "float32",
+        "Arithmetic of the SavedModel's network; in 16 bits its weights take half the space too.",
+        choices=("float32", "bfloat16", "float16"),
+    ),
+    _flag(
+        "export",
+        "litert_size",
+        "integers",
+        (513, 513),
+        "Height and width of the images of the LiteRT model, pixels.",
+        least=1,
+        most=65_535,
+    ),
+    _flag(
+        "export",
+        "max_pixels",
+        "integer",
+        1 << 24,
+        "The served model refuses larger images, to save its memory.",
+        least=1,
+    ),
+)
+FIELDS = {field.name: field for field in (*_OTHERS, *recipes.fields())}
+# The topics in the order in which --help shows them.
+TOPICS = dict.fromkeys(
+    ["run", "data", "prepare", "conversion", "comparison", "prediction", "refinement", "scoring", "weights", "model"]
+    + ["training", "inference", "evaluation", "export", "reproduction", "cores"]
+)
+
+_RECIPE = tuple(field.name for field in recipes.fields())
+_PREPARE = ("dataset", "data_dir", *(field.name for field in _OTHERS if field.topic == "prepare"))
+_INFERENCE = ("model_dir", "checkpoint", "eval_scales", "eval_mirror", "tile_size", "tile_overlap")
+_SPLIT = ("dataset", "data_dir", "val_split", "limit")
+_NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm", "average_pool", "dropout")
+
+# The flags that each command obeys.
+OBEYED = {
+    "datasets/prepare.py": (*_PREPARE, "beam_pipeline_options", "summarize", "overwrite"),
+    "train.py": ("model_dir", *_PREPARE, *_RECIPE, "crf", "export_dir"),
+    "evaluate.py": (*_INFERENCE, *_SPLIT, "crf", "overlays", "report_dir", "compare", "submission_dir"),
+    "predict.py": (*_INFERENCE, "crf", "limit", "input", "output_dir", "format"),
+    "export_saved_model.py": (
+        *(*_INFERENCE, "crf", "export_dir"),
+        *("outputs", "formats", "export_precision", "litert_size", "max_pixels"),
+    ),
+    "tools/search_crf.py": (*_INFERENCE, *_SPLIT),
+    "tools/refine.py": ("input", "maps", "output_dir", "crf_file", "label_confidence"),
+    "tools/score.py": (
+        *("predictions", "labels", "prediction_suffix", "label_suffix", "prediction_ids", "label_ids"),
+        *("ignore_label", "classes", "score_file", "dataset", "data_dir", "cores"),
+    ),
+    "tools/compare.py": ("this", "other"),
+    "tools/convert_weights.py": ("model_dir", "dataset", "data_dir", "initial_weights", "seed", "output", *_NETWORK),
+    "tools/reproduce.py": ("table", "dry_run", "data_dir", "raw_dir"),
+    "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),
+    "benchmarks/step_cost.py": ("backbone", "head", "output_stride", "scales", "crop_size"),
+}
 _MOST_NAMED = 100  # of what a command has left out
+_HELP = ("--help", "-help", "-h")
 
 
-def _define(topic: str, define: Callable, name: str, default, help_text: str, *args, **kwargs) -> None:
-    define(name, default, *args, help_text, **kwargs)
-    TOPICS.setdefault(topic, []).append(name)
+class _Parser(flags.ArgumentParser):
+    """Reads the text of a flag as a `Field` does; "" is no value where there need not be one."""
+
+    def __init__(self, field: Field):
+        super().__init__()
+        self._field = field
+
+    def parse(self, argument):
+        """The value; raises `UserError`, which absl reports as a wrong value."""
+        if not isinstance(argument, str):
+            return argument
+        field = self._field
+        if argument == "" and field.default is None:
+            return None
+        if field.kind in ("string", "file"):
+            return argument
+        if field.kind == "words":
+            words = tuple(argument.split(","))
+            if field.choices and not set(words) <= set(field.choices):
+                raise UserError(f"--{field.name}={argument}: expected one or more of {', '.join(field.choices)}")
+            return words
+        return field.checked(field.parsed(argument))
 
 
-def _string(topic, name, default, help_text):
-    _define(topic, flags.DEFINE_string, name, default, help_text)
+def _define(field: Field) -> None:
+    if field.kind == "bool":
+        flags.DEFINE_bool(field.name, field.default, field.help)
+    else:
+        flags.DEFINE(_Parser(field), field.name, field.default, field.help)
 
 
-def _integer(topic, name, default, help_text, lower_bound=None):
-    _define(topic, flags.DEFINE_integer, name, default, help_text, lower_bound=lower_bound)
+for _field in FIELDS.values():
+    _define(_field)
 
 
-def _float(topic, name, default, help_text, lower_bound=None):
-    _define(topic, flags.DEFINE_float, name, default, help_text, lower_bound=lower_bound)
-
-
-def _bool(topic, name, default, help_text):
-    _define(topic, flags.DEFINE_bool, name, default, help_text)
-
-
-def _list(topic, name, default, help_text):
-    _define(topic, flags.DEFINE_list, name, default, help_text)
-
-
-def _enum(topic, name, default, choices, help_text):
-    _define(topic, flags.DEFINE_enum, name, default, help_text, choices)
-
-
-_string("run", "model_dir", None, "Folder of a run: checkpoints, config.flags, TensorBoard events, results.")
-
-_string(
-    "data",
-    "dataset",
-    "shapes",
-    "Name of the data set: a folder under datasets/; your own: image_folder/<a name you choose>.",
-)
-_string("data", "data_dir", "~/tensorflow_datasets", "Where prepared data sets (TFRecords) lie.")
-_string("data", "raw_dir", None, "Where the raw files of the data set lie, as downloaded or as you made them.")
-_string("data", "train_split", "train", "Split to train on.")
-_string("data", "val_split", "val", "Split to validate and evaluate on.")
-
-_string(
-    "prepare", "class_names", None, "image_folder: text file with one class name a line, in the order of the labels."
-)
-_string("prepare", "color_table", None, "image_folder: text file with lines 'R G B name', for colour masks.")
-_string("prepare", "train_list", None, "image_folder: text file with the stems of the training images, one a line.")
-_string("prepare", "val_list", None, "image_folder: text file with the stems of the validation images, one a line.")
-_float("prepare", "val_fraction", None, "image_folder: fraction of the images to validate on, without file lists.", 0.0)
-
-_enum("prepare", "on_error", "stop", ["stop", "skip"], "A bad raw file: stop, or leave it out and list it.")
-_bool("prepare", "download", False, "Fetch the raw files first, where their authors allow it.")
-
-_string(
-    "conversion",
-    "beam_pipeline_options",
-    None,
-    "Convert on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
-    "'runner=DirectRunner,direct_num_workers=4'.",
-)
-_bool("conversion", "summarize", False, "Print counts, sizes and class frequencies, and draw a contact sheet.")
-_bool("conversion", "overwrite", False, "Prepare again what is prepared already.")
-
-_enum("model", "backbone", "resnet101", ["vgg16", "resnet50", "resnet101", "resnet_tiny"], "The feature extractor.")
-_string("model", "head", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (ResNet); fc_7x7_r4 ... (VGG).")
-_integer("model", "output_stride", 8, "Input pixels per score of the network: 8, 16 or 32.", 1)
-_list("model", "scales", ["0.5", "0.75", "1.0"], "Multi-scale inputs, fused by maximum; 1.0 is single-scale.")
-_enum("model", "atrous", "dilation", ["dilation", "deinterlace"], "How atrous convolution is computed (Sec. 3.1).")
-_enum(
-    "model",
-    "batch_norm",
-    "auto",
-    ["auto", "frozen", "trainable", "sync"],
-    "Batch normalisation: frozen (for pretrained weights), trainable, or synchronised over the replicas; "
-    "auto: frozen, but trainable in resnet_tiny.",
-)
-_bool("model", "average_pool", False, "VGG-16: a 3x3 average pool after pool5, as in the LargeFOV release of 2015.")
-_float("model", "dropout", 0.5, "VGG-16: dropout after fc6 and fc7.", 0.0)
-_string("model", "initial_weights", None, "Weights to start from: imagenet, a file, or a folder of checkpoints.")
-_string("model", "freeze", "none", "Layers that are not trained: none, backbone, or a regular expression of names.")
-
-_integer("training", "crop_size", 321, "Height and width of a training crop, pixels; 8k+1 wastes nothing.", 9)
-_integer("training", "batch_size", 10, "Images per update, over all devices and micro-batches.", 1)
-_integer("training", "accumulation_steps", 1, "Micro-batches that one update is made of, to save memory.", 1)
-_integer("training", "max_steps", 20_000, "Updates of the whole training.", 1)
-_float("training", "learning_rate", 2.5e-4, "Learning rate at the start: 2.5e-4 for ResNet-101, 1e-3 for VGG-16.", 0.0)
-_enum("training", "schedule", "poly", ["poly", "step"], "poly: lr (1-step/max)^0.9; step: times 0.1 every step_size.")
-_integer("training", "step_size", 2_000, "Updates between the drops of the step schedule.", 1)
-_float("training", "momentum", 0.9, "Momentum of SGD.", 0.0)
-_float("training", "weight_decay", 5e-4, "Weight decay of the kernels, added to the gradient.", 0.0)
-_float(
-    "training", "classifier_multiplier", 10.0, "Learning rate of the classifier's kernel; its bias gets double.", 0.0
-)
-_list("training", "random_scale", ["0.5", "1.5"], "Random scaling: two numbers are a range; three or more, a choice.")
-_bool("training", "mirror", True, "Mirror training images at random.")
-_integer("training", "seed", 0, "Seed of everything random: initial weights, order, augmentation.", 0)
-_enum(
-    "training",
-    "strategy",
-    "auto",
-    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
-    "Devices to train on: auto takes all local GPUs, and all hosts where TF_CONFIG names a cluster.",
-)
-_string("training", "tpu", "local", "Name or address of the TPU of --strategy=tpu.")
-_enum(
-    "training",
-    "precision",
-    "float32",
-    ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16"],
-    "Arithmetic of the network; weights, score maps and loss stay in float32; mixed_float16 scales the loss. For "
-    "export_saved_model.py also bfloat16: weights in 16 bits as well.",
-)
-_bool("training", "xla", False, "Compile the training step with XLA.")
-_string("training", "class_weights", None, "Beyond the paper: balanced, or a file with one weight a line.")
-_float("training", "hard_fraction", 1.0, "Beyond the paper: train on this fraction of the pixels, the hardest.", 0.0)
-_integer("training", "steps_per_loop", 10, "Updates between two looks of the host: progress, scalars.", 1)
-_integer("training", "eval_every", 1_000, "Updates between validations; 0: only at the end.", 0)
-_integer("training", "eval_limit", None, "Validate on this many images during training; default: all.", 1)
-_integer("training", "checkpoint_every", 500, "Updates between checkpoints.", 1)
-_integer("training", "max_checkpoints", 3, "Checkpoints to keep.", 1)
-_list("training", "profile_steps", None, "First and last update to profile for TensorBoard, such as 20,30.")
-_integer("training", "overlays", 4, "Validation images to draw in TensorBoard at every validation.", 0)
-
-_enum("evaluation", "checkpoint", "latest", ["latest", "best"], "The last one, or the best by validation mean IoU.")
-_bool("evaluation", "crf", False, "Refine with the dense CRF as well (parameters: crf.json in the model_dir).")
-_integer("evaluation", "limit", None, "Only the first images of the split, or of --input.", 1)
-_list("evaluation", "eval_scales", None, "Scales of the network's input for inference; default: as in training.")
-_bool("evaluation", "eval_mirror", False, "Average the scores of the image and of its mirror image.")
-_integer(
-    "evaluation", "tile_size", None, "Cut larger images into tiles of this height and width, pixels; saves memory.", 9
-)
-_integer("evaluation", "tile_overlap", 128, "Pixels by which neighbouring tiles overlap, blended there.", 1)
-
-_string("evaluation", "report_dir", None, "Write a report with charts and pictures there: one page, index.html.")
-_string("evaluation", "compare", None, "Folder of another run: say per class what changed, and if it may be noise.")
-_string(
-    "evaluation", "submission_dir", None, "Write masks for the server of VOC 2012 or Cityscapes there; see --val_split."
-)
-
-_string(
-    "prediction",
-    "input",
-    None,
-    "An image, a folder of images, a quoted glob, a video, or camera:0; tools/refine.py: a folder.",
-)
-_string("prediction", "output_dir", None, "Folder for what is made; default of predict.py: <model_dir>/predictions.")
-_list(
-    "prediction",
-    "format",
-    None,
-    "What to write, one or more of: masks (indexed PNGs), overlays (pictures, or one video), probabilities (.npz), "
-    "polygons (GeoJSON), coco (run lengths, one file). Default: masks,overlays; of a video or camera: overlays.",
-)
-
-_string("refinement", "maps", None, "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.")
-_string(
-    "refinement", "crf_file", None, "Parameters of the CRF, as tools/search_crf.py writes them; default: the paper's."
-)
-_float("refinement", "label_confidence", 0.7, "The probability that a label of a label map is right.", 0.0)
-
-_string("scoring", "predictions", None, "Folder of masks to score (.png, ...), also in folders below.")
-_string("scoring", "labels", None, "Folder of the true masks, named as the predictions.")
-_string("scoring", "prediction_suffix", "", "What the names of predictions have at their end and the truths have not.")
-_string("scoring", "label_suffix", "", "What the names of the truths have at their end, such as _gtFine_labelIds.")
-_string("scoring", "prediction_ids", None, "Table of the values in predictions: cityscapes, or a file 'value class'.")
-_string("scoring", "label_ids", None, "Table of the values in the truth: cityscapes, or a file 'value class'.")
-_integer("scoring", "ignore_label", 255, "Value of the truth that does not count: pixels without a label.", 0)
-_list("scoring", "classes", None, "Give means over these classes too: synthia16, synthia13, or names of classes.")
-_string("scoring", "score_file", None, "JSON file for everything measured.")
-
-_integer("cores", "cores", None, "Cores to use at most; default: all that the process may use.", 1)
-
-_integer("reproduction", "table", None, "Number of a table of the paper: 1, 2, 3, 4, 6, 7 or 9.", 1)
-_bool("reproduction", "dry_run", False, "Only say what is there, what is missing, and how long it would take here.")
-
-_string("weights", "output", None, "Weight file to write, *.weights.h5.")
-
-_string("export", "export_dir", None, "Folder of the SavedModel; every export adds a numbered version.")
-_list(
-    "export",
-    "outputs",
-    ["labels", "probabilities"],
-    "What the served model returns: labels, probabilities, confidence (of the label).",
-)
-_list("export", "forms", ["saved_model"], "Forms to write: saved_model (for TF Serving), onnx, litert.")
-_list("export", "litert_size", ["513", "513"], "Height and width of the images of the LiteRT model, pixels.")
-_integer("export", "max_pixels", 1 << 24, "The served model refuses larger images, to save its memory.", 1)
-
-# What may differ between two starts of one run: it changes where files lie, how often something is done, or on what
-# machines, but not what is trained.
-_MAY_CHANGE = frozenset(
-    [
-        *TOPICS["prepare"],
-        *("data_dir", "raw_dir", "val_split", "strategy", "tpu", "accumulation_steps", "xla", "steps_per_loop"),
-        *("eval_every", "eval_limit", "checkpoint_every", "max_checkpoints", "profile_steps", "overlays"),
-    ]
-)
-# What describes one call of one command, not the run: left out of config.flags.
-_NOT_OF_THE_RUN = frozenset(
-    [
-        "model_dir",
-        *TOPICS["export"],
-        *TOPICS["conversion"],
-        *TOPICS["evaluation"],
-        *TOPICS["prediction"],
-        *TOPICS["reproduction"],
-        *TOPICS["refinement"],
-        *TOPICS["scoring"],
-        *TOPICS["cores"],
-        *TOPICS["weights"],
-    ],
-)
-
-
-def run(main: Callable[[], None], topics: Sequence[str], required: Sequence[str] = ()) -> None:
-    """Runs a command line: parses the flags, calls `main()`, turns a user's mistake into one line and exit status 1.
+def run(
+    main: Callable[[], None],
+    command: str,
+    *,
+    required: Sequence[str] = (),
+    of_a_run: bool = False,
+    writes: Sequence[str] = (),
+) -> None:
+    """Runs a command line: parses and checks the flags, calls `main()`; a user's mistake is one line and exit status 1.
 
     Args:
         main: the command; reads `FLAGS`.
-        topics: the topics of flags, or names of single flags, that the command uses; its --help shows these,
-            --helpfull all.
+        command: its name in `OBEYED`.
         required: names of flags without which the command cannot run.
+        of_a_run: whether --model_dir holds a run, whose `config.flags` come before those of the command line.
+        writes: names of the flags whose folders the command writes to.
     """
-    for topic in topics:
-        for name in TOPICS.get(topic, [topic]):
-            FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
-
-    def checked_main(arguments: Sequence[str]) -> None:
-        try:
-            if len(arguments) > 1:
-                raise UserError(f"{arguments[1]!r} is no flag; flags start with --, see --help")
-            for name in required:
-                if FLAGS[name].value in (None, ""):
-                    raise UserError(f"--{name} is missing: {FLAGS[name].help}")
-            with extras_named(pathlib.Path(sys.argv[0]).name):
-                main()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-
+    logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
-    app.run(checked_main, argv=_with_config_of_the_run(sys.argv), flags_parser=_parse)
+    arguments = sys.argv[1:]
+    if any(argument in _HELP for argument in arguments):
+        print(help_text(command, main.__globals__.get("__doc__") or ""))
+        sys.exit(0)
+    try:
+        parse(arguments, command, required=required, of_a_run=of_a_run, writes=writes)
+        with extras_named(command):
+            main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(
+    arguments: Sequence[str],
+    command: str,
+    *,
+    required: Sequence[str] = (),
+    of_a_run: bool = False,
+    writes: Sequence[str] = (),
+) -> None:
+    """Sets `FLAGS` from a command line, without the name of the command; as for `run`.
+
+    Raises:
+        UserError: an unknown flag, one that the command does not obey, a wrong or a missing value, a file that is not
+            there, a folder that cannot be written.
+    """
+    _refuse_disobeyed(arguments, command)
+    of_the_run = _config_of_the_run(arguments) if of_a_run else []
+    try:
+        rest = FLAGS([command, *of_the_run, *arguments])
+    except flags.Error as error:
+        # The parser's own line names the flag already.
+        raise (error.__context__ if isinstance(error.__context__, UserError) else UserError(_one_line(error))) from None
+    except (OSError, UnicodeError, ValueError, RecursionError) as error:
+        files_named = [argument.partition("=")[2] for argument in arguments if "flagfile" in _typed([argument])]
+        where = " or ".join(filter(None, files_named)) or "a flagfile"
+        raise UserError(f"{where} cannot be read: {_one_line(error)}") from None
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; flags start with --, see --help")
+    for name in required:
+        if FLAGS[name].value in (None, ""):
+            raise UserError(f"--{name} is missing: {FIELDS[name].help}")
+    for name in OBEYED[command]:
+        value = FLAGS[name].value
+        if FIELDS[name].kind == "file" and value and not os.path.isfile(os.path.expanduser(value)):
+            raise UserError(f"--{name}={value}: found no such file")
+    for name in writes:
+        if FLAGS[name].value:
+            files.check_folder(FLAGS[name].value, f"--{name}")
+    if of_a_run:
+        check_run(FLAGS.model_dir)
+
+
+def help_text(command: str, description: str) -> str:
+    """The text of --help: what the command does, and the flags that it obeys, by topic."""
+    width = min(120, shutil.get_terminal_size((120, 24)).columns)
+    lines = [description.strip(), "", "Flags; --flagfile=FILE reads further ones, one a line:"]
+    for topic in TOPICS:
+        fields = [FIELDS[name] for name in OBEYED[command] if FIELDS[name].topic == topic]
+        lines += ["", f"{topic}:"] if fields else []
+        for field in fields:
+            named = f"--[no]{field.name}" if field.kind == "bool" else f"--{field.name}"
+            default = "" if field.default in (None, False, "") else f" ({_as_text(field.default)})"
+            choices = ", ".join(map(str, field.choices)) if field.kind == "enum" else ""
+            text = field.help + (f" One of: {choices}." if choices else "") + default
+            lines += textwrap.wrap(text, width, initial_indent=f"  {named:<24}  ", subsequent_indent=" " * 28)
+    return "\n".join(lines)
+
+
+def recipe() -> Recipe:
+    """The training that the flags describe.
+
+    Raises:
+        UserError: values that do not go together.
+    """
+    return Recipe(**{name: FLAGS[name].value for name in _RECIPE})
+
+
+def prepare_options() -> dict[str, object]:
+    """The flags of `deeplab_tf.data.prepare` by name, but for its first three; None where a flag is not given."""
+    return {name: FLAGS[name].value for name in _PREPARE if name not in ("dataset", "data_dir", "raw_dir")}
+
+
+def inference_options() -> dict[str, object]:
+    """The flags of inference as `Segmenter.load` takes them, without the CRF."""
+    return {
+        "checkpoint": FLAGS.checkpoint,
+        "scales": FLAGS.eval_scales,
+        "mirror": FLAGS.eval_mirror,
+        "tile_size": FLAGS.tile_size,
+        "tile_overlap": FLAGS.tile_overlap,
+    }
+
+
+def model_options() -> dict[str, object]:
+    """The flags of the network as `DeepLab` takes them."""
+    options = {name: FLAGS[name].value for name in _NETWORK}
+    return options | {"batch_norm": None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm}
+
+
+def flags_of_the_run() -> str:
+    """The flags that describe the training run as a flagfile."""
+    by_topic = {"data": {"dataset": FLAGS.dataset, "data_dir": _absolute(FLAGS.data_dir)}}
+    for topic, values in recipe().to_flags().items():
+        by_topic[topic] = by_topic.get(topic, {}) | {name: _absolute(value) for name, value in values.items()}
+    lines = []
+    for topic, values in by_topic.items():
+        lines += [f"# {topic}", *(f"--{name}={value}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def check_same_run(model_dir: pathlib.Path) -> None:
+    """Refuses to go on in the folder of another run.
+
+    Raises:
+        UserError: `config.flags` there has other values for what is trained; the message names the flags.
+    """
+    config = model_dir / CONFIG_FILE
+    if not config.is_file():
+        return
+    then, now = (
+        Recipe.from_flags(dict(line.removeprefix("--").split("=", 1) for line in text.splitlines() if "=" in line))
+        for text in (config.read_text(encoding="utf-8"), flags_of_the_run())
+    )
+    names = [field.name for field in recipes.fields() if not field.may_change]
+    different = [
+        f"--{name}={_as_text(getattr(now, name))} (there: --{name}={_as_text(getattr(then, name))})"
+        for name in names
+        if getattr(then, name) != getattr(now, name)
+    ]
+    if different:
+        raise UserError(
+            f"--model_dir={model_dir} holds a run with other flags: {', '.join(different)}; give another "
+            "--model_dir, or the flags of that run to go on with it"
+        )
+
+
+def _absolute(value: str) -> str:
+    """The absolute path of an existing file; other values as they are."""
+    path = os.path.abspath(os.path.expanduser(value))
+    return path if os.sep in value and os.path.exists(path) else value
 
 
 def tell_left_out(lines: Sequence[str]) -> None:
@@ -286,117 +499,65 @@ def tell_left_out(lines: Sequence[str]) -> None:
         raise UserError(f"{len(lines)} left out{unnamed}")
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
-    """Parses the flags; a wrong one, also inside a flagfile, ends the command with one line."""
-    try:
-        return app.parse_flags_with_usage(list(arguments))
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _with_config_of_the_run(arguments: Sequence[str]) -> list[str]:
-    """Puts `--flagfile=<model_dir>/config.flags` before the flags of the command line where the run has one.
-
-    Training writes that file and does not read it: what it trains with is on its own command line.
-    """
-    arguments = list(arguments)
-    if pathlib.Path(arguments[0]).name == "train.py":
-        return arguments
-    for position, argument in enumerate(arguments[1:], start=1):
-        name, _, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name == "model_dir":
-            value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
-            config = pathlib.Path(value).expanduser() / CONFIG_FILE
-            if value and config.is_file():
-                return [arguments[0], f"--flagfile={config}", *arguments[1:]]
-    return arguments
-
-
-def flags_of_the_run() -> str:
-    """The flags that describe the training run, one `--name=value` a line, as a flagfile."""
-    lines = []
-    for topic, names in TOPICS.items():
-        flag_lines = [
-            _serialized(name) for name in names if name not in _NOT_OF_THE_RUN and FLAGS[name].value is not None
-        ]
-        lines += [f"# {topic}", *flag_lines] if flag_lines else []
-    return "\n".join(lines) + "\n"
-
-
-def check_same_run(model_dir: pathlib.Path) -> None:
-    """Refuses to go on in the folder of another run.
+def check_run(model_dir: str, name: str = "--model_dir") -> None:
+    """Refuses a folder that holds no run, without loading it.
 
     Raises:
-        UserError: `config.flags` there has other values for what is trained; the message names the flags.
+        UserError: its description is missing.
     """
-    config = model_dir / CONFIG_FILE
-    if not config.is_file():
-        return
-    of_the_run = _by_name(config.read_text(encoding="utf-8"))
-    now = _by_name(flags_of_the_run())
-    different = [
-        f"{now.get(name, f'--{name} not given')} (there: {of_the_run.get(name, 'not given')})"
-        for name in sorted(of_the_run.keys() | now.keys())
-        if name in FLAGS and name not in _MAY_CHANGE and of_the_run.get(name) != now.get(name)
-    ]
-    if different:
+    if not (pathlib.Path(model_dir).expanduser() / DESCRIPTION_FILE).is_file():
         raise UserError(
-            f"--model_dir={model_dir} holds a run with other flags: {', '.join(different)}; give another "
-            "--model_dir, or the flags of that run to go on with it"
+            f"{name}={model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py writes it there"
         )
 
 
-def _by_name(flagfile: str) -> dict[str, str]:
-    """The lines of a flagfile by the names of their flags."""
-    lines = [line for line in flagfile.splitlines() if line.startswith("--")]
-    names = [line[2:].partition("=")[0] for line in lines]
-    return {
-        name.removeprefix("no") if name not in FLAGS else name: line for name, line in zip(names, lines, strict=True)
-    }
+def _refuse_disobeyed(arguments: Sequence[str], command: str) -> None:
+    """Refuses a flag on the command line itself that the command does not obey."""
+    for name in _typed(arguments):
+        if name in FIELDS and name not in OBEYED[command]:
+            others = [other for other, names in OBEYED.items() if name in names and not other.startswith("benchmarks")]
+            obey = f"{', '.join(others)} obey it" if len(others) > 1 else f"{others[0]} obeys it"
+            raise UserError(f"{command} does not obey --{name}; {obey}. In a flagfile it would be passed over")
 
 
-def _serialized(name: str) -> str:
-    """`--name=value`; the paths of existing files made absolute, for commands that run elsewhere."""
-    value = FLAGS[name].value
-    if isinstance(value, str) and os.sep in value and os.path.exists(os.path.expanduser(value)):
-        return f"--{name}={os.path.abspath(os.path.expanduser(value))}"
-    return FLAGS[name].serialize()
+def _typed(arguments: Sequence[str]) -> list[str]:
+    """The names of the flags on a command line, those in its flagfiles not among them."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return [name.removeprefix("no") if name not in FLAGS and name.startswith("no") else name for name in names]
 
 
-def prepare_options() -> dict[str, object]:
-    """The flags of `deeplab_tf.data.prepare` by name; None where a flag is not given."""
-    return {name: FLAGS[name].value for name in TOPICS["prepare"]}
+def _config_of_the_run(arguments: Sequence[str]) -> list[str]:
+    """The flags in `<model_dir>/config.flags`, but for those that this version does not know.
 
-
-def inference_options() -> dict[str, object]:
-    """The flags of inference as `Segmenter.load` takes them."""
-    return {
-        "checkpoint": FLAGS.checkpoint,
-        "scales": numbers("eval_scales"),
-        "mirror": FLAGS.eval_mirror,
-        "tile_size": FLAGS.tile_size,
-        "tile_overlap": FLAGS.tile_overlap,
-    }
-
-
-def model_options() -> dict[str, object]:
-    """The flags of the network as `DeepLab` takes them."""
-    names = ("backbone", "head", "output_stride", "atrous", "average_pool", "dropout")
-    batch_norm = None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm
-    return {name: FLAGS[name].value for name in names} | {"scales": numbers("scales"), "batch_norm": batch_norm}
-
-
-def numbers(name: str) -> tuple[float, ...] | None:
-    """The value of a list flag as numbers; None where it is not given.
-
-    Raises:
-        UserError: an entry is no number.
+    The --model_dir is the one on the command line or in a flagfile named there.
     """
-    values = FLAGS[name].value
-    if values is None:
-        return None
     try:
-        return tuple(float(value) for value in values)
-    except ValueError:
-        raise UserError(f"--{name}: found {','.join(values)!r}, expected numbers separated by commas") from None
+        given = flags.FlagValues().read_flags_from_files(list(arguments))
+    except (flags.Error, OSError, UnicodeError, RecursionError):
+        return []  # Said by `parse`, which reads them again.
+    model_dir = None
+    for position, argument in enumerate(given):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "model_dir":
+            model_dir = value if equals else next(iter(given[position + 1 :]), None)
+    path = pathlib.Path(model_dir or "").expanduser() / CONFIG_FILE
+    if not model_dir or not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{path} cannot be read as a flagfile: {_one_line(error)}") from None
+    return [line for line in lines if line.startswith("--") and {*_typed([line])} <= FIELDS.keys()]
+
+
+def _as_text(value) -> str:
+    """A value as it is typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_text, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error of absl or Python, printable and on one line."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error).removeprefix("ERROR:: "))
+    return " ".join(text.split()) or type(error).__name__

@@ -3,6 +3,7 @@
 Every command reads photographs with `read_photograph`; `deeplab_tf.data.decoding` is the same as a TensorFlow graph.
 """
 
+import glob
 import io
 import os
 import pathlib
@@ -42,6 +43,24 @@ def open_image(file: str | os.PathLike | bytes, source: str = "") -> Image.Image
             reason = "not an image, or of an unknown format"
         raise UserError(f"{source or file}: cannot be read as an image ({reason})") from error
     return image
+
+
+def find_images(pattern: str) -> list[pathlib.Path]:
+    """The images that an argument or a flag names: one file, all images of a folder, or a glob.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = pathlib.Path(pattern).expanduser()
+    if path.is_dir():
+        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES]
+    elif path.is_file():
+        found = [path]
+    else:
+        found = [pathlib.Path(name) for name in glob.glob(str(path), recursive=True) if pathlib.Path(name).is_file()]
+    if not found:
+        raise UserError(f"--input={pattern}: found no image there; expected an image, a folder of images, or a glob")
+    return sorted(found)
 
 
 def read_photograph(file: str | os.PathLike | bytes, source: str = "") -> np.ndarray:

@@ -3,6 +3,7 @@
 import pathlib
 from typing import NamedTuple
 
+CONFIG_FILE = "config.flags"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 BEST_FILE = "best.json"

@@ -9,20 +9,18 @@ train.py.
 """
 
 import pathlib
-import sys
+import shlex
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])  # the repository, instead of this folder
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.errors import UserError  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
+from deeplab_tf import flags
+from deeplab_tf.errors import UserError
+from deeplab_tf.flags import FLAGS
 
 
 def main() -> None:
     """Loads --initial_weights, writes --output and, where --model_dir is given, a run."""
     from deeplab_tf import data, files, weights
     from deeplab_tf.inference import Segmenter
-    from deeplab_tf.run_folder import DESCRIPTION_FILE
+    from deeplab_tf.run_folder import CONFIG_FILE, DESCRIPTION_FILE
 
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --output=x.weights.h5, or --model_dir for a run, or both")
@@ -50,18 +48,19 @@ def main() -> None:
             f"written      {FLAGS.output}, for --initial_weights with --backbone={FLAGS.backbone} --head={FLAGS.head}"
         )
     if model_dir:
-        files.write_text(model_dir / flags.CONFIG_FILE, flags.flags_of_the_run())
+        files.write_text(model_dir / CONFIG_FILE, flags.flags_of_the_run())
         Segmenter(model, info=info).save(model_dir)
         print(f"written      {model_dir}, classes of {info.name}")
-        print(f"next         python predict.py --model_dir={model_dir} --input='photos/*.jpg' --output_dir=out")
+        run = shlex.quote(f"--model_dir={model_dir}")
+        print(f"next         python predict.py {run} --input='photos/*.jpg' --output_dir=out")
 
 
 def new_model(num_classes: int):
-    """The network that the flags tell."""
+    """The network that the flags describe."""
     from deeplab_tf import DeepLab
 
     return DeepLab(num_classes=num_classes, **flags.model_options())
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("run", "data", "model", "weights"), required=("initial_weights",))
+    flags.run(main, "tools/convert_weights.py", required=("initial_weights",), writes=("model_dir",))

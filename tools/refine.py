@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("prediction", "refinement"), required=("input", "maps", "output_dir"))
+    flags.run(main, "tools/refine.py", required=("input", "maps", "output_dir"), writes=("output_dir",))

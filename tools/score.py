@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("scoring", "dataset", "data_dir", "cores"), required=("predictions", "labels"))
+    flags.run(main, "tools/score.py", required=("predictions", "labels"))

@@ -5,8 +5,8 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -211,9 +211,14 @@ class DenseCRF:
         """The parameters of the model by name, without backend, class threshold and threads."""
         return {name: getattr(self, name) for name in _PARAMETERS}
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the parameters of the model (not the backend) to `path` as JSON."""
-        write_json(path, self.parameters)
+    def save(self, path: str | os.PathLike, searched_for: Mapping[str, Any] | None = None) -> None:
+        """Writes the parameters of the model (not the backend) to `path` as JSON.
+
+        Args:
+            path: the file to write.
+            searched_for: what the parameters were searched for, in terms of JSON, see `read_searched_for`.
+        """
+        write_json(path, self.parameters | ({"searched_for": dict(searched_for)} if searched_for else {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike, **settings) -> "DenseCRF":
@@ -232,9 +237,19 @@ class DenseCRF:
             raise UserError(f"{path}: cannot be read ({error.strerror}); tools/search_crf.py writes it") from error
         except ValueError as error:
             raise UserError(f"{path}: is not JSON ({error})") from error
+        if isinstance(parameters, dict):
+            parameters.pop("searched_for", None)
         if not isinstance(parameters, dict) or not set(parameters) <= set(_PARAMETERS):
             raise UserError(f"{path}: expected an object with {', '.join(_PARAMETERS)}")
         return cls(**{**parameters, **settings})
+
+
+def read_searched_for(path: str | os.PathLike) -> dict[str, Any]:
+    """The data and `Segmenter.settings` that a crf.json was searched for; empty where it does not say so."""
+    try:
+        return dict(json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["searched_for"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check_number(name, value, expected, holds):

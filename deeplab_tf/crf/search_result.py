@@ -5,6 +5,8 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +45,13 @@ class SearchResult:
         """The trial of the highest mean IoU; the first of equals."""
         return max(self.trials, key=lambda trial: trial.mean_iou)
 
-    def write(self, folder: str | os.PathLike) -> None:
-        """Writes crf.json (the best parameters), crf_search.csv (all trials) and crf_search.png (a heat map)."""
+    def write(self, folder: str | os.PathLike, searched_for: Mapping[str, Any] | None = None) -> None:
+        """Writes crf.json (the best parameters), crf_search.csv (all trials) and crf_search.png (a heat map).
+
+        Args:
+            folder: for the files.
+            searched_for: what the parameters were searched for, in terms of JSON; crf.json says so.
+        """
         folder = pathlib.Path(folder)
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
@@ -54,7 +61,7 @@ class SearchResult:
         write_text(folder / "crf_search.csv", table.getvalue())
         with written_aside(folder / "crf_search.png") as path:
             self._heat_map().savefig(path, dpi=110)
-        self.best.crf.save(folder / "crf.json")
+        self.best.crf.save(folder / "crf.json", searched_for)
 
     def _heat_map(self):
         from matplotlib.figure import Figure

@@ -8,6 +8,7 @@ import importlib
 _MODULES = {
     "deeplab_tf.counts": ("ConfusionMatrix", "ImageCounts"),
     "deeplab_tf.evaluation.comparison": ("Comparison", "check_classes", "compare"),
+    "deeplab_tf.evaluation.crf_search": ("search_crf",),
     "deeplab_tf.evaluation.drawing": ("evaluate_and_draw",),
     "deeplab_tf.evaluation.evaluating": ("Evaluation", "evaluate"),
     "deeplab_tf.evaluation.report": ("write_report",),
@@ -16,7 +17,6 @@ _MODULES = {
     "deeplab_tf.evaluation.scoring": ("MaskFolder", "score_folders"),
     "deeplab_tf.evaluation.submission": ("Submission",),
     "deeplab_tf.evaluation.trimap": ("TrimapCurve",),
-    "deeplab_tf.evaluation.validation": ("validation",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 import pathlib
@@ -21,7 +20,7 @@ from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.prediction_log import PredictionLog
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
-from deeplab_tf.pictures import SUFFIXES, read_photograph
+from deeplab_tf.pictures import read_photograph
 from deeplab_tf.stopping import StopRequest
 
 
@@ -44,24 +43,6 @@ class Predictions:
     unreadable: list[str]
     seconds: float
     stopped: bool
-
-
-def find_images(pattern: str) -> list[pathlib.Path]:
-    """The images that an argument names: one file, all images of a folder, or a glob.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = pathlib.Path(pattern).expanduser()
-    if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES]
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [pathlib.Path(name) for name in glob.glob(str(path), recursive=True) if pathlib.Path(name).is_file()]
-    if not found:
-        raise UserError(f"input: found no image for {pattern!r}; expected an image, a folder of images, or a glob")
-    return sorted(found)
 
 
 def predict(

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf.dense_crf import read_searched_for
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
@@ -132,12 +134,20 @@ class Segmenter:
                 f"{model_dir} holds no {checkpoint} checkpoint yet; train.py saves one every --checkpoint_every"
             )
         tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched().expect_partial()
+        searched_for = {}
         if crf is True:
             crf_file = model_dir / CRF_FILE
+            searched_for = read_searched_for(crf_file)
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **options)
         segmenter.checkpoint = pathlib.Path(path).name
+        if searched_for and searched_for.get("fingerprint") != segmenter.settings["fingerprint"]:
+            print(
+                f"warning: {crf_file} was searched for another network ({searched_for.get('checkpoint')}, found "
+                f"{segmenter.checkpoint}); tools/search_crf.py searches again",
+                file=sys.stderr,
+            )
         return segmenter
 
     @property

@@ -32,10 +32,9 @@ def parsed():
     with flagsaver.flagsaver():
 
         def parse(row: str):
-            FLAGS.unparse_flags()
-            for name in (name for names in flags.TOPICS.values() for name in names):
+            for name in flags.FIELDS:
                 FLAGS[name].unparse()
-            FLAGS(["train.py", f"--flagfile={row if row.endswith('.flags') else f'experiments/{row}.flags'}"])
+            flags.parse([f"--flagfile={row if row.endswith('.flags') else f'experiments/{row}.flags'}"], "train.py")
             return FLAGS
 
         yield parse
@@ -76,10 +75,10 @@ def test_a_row_parses_to_what_its_table_says(row, parsed):
     assert found.backbone == ("vgg16" if table in "123" or "vgg16" in row else "resnet101")
     assert found.learning_rate == (1e-3 if found.backbone == "vgg16" else 2.5e-4)
     multi_scale = "msc" in row or row == "table5_resnet101_crf" or table == "coco"
-    assert found.scales == (["0.5", "0.75", "1"] if multi_scale else ["1"])
+    assert found.scales == ((0.5, 0.75, 1.0) if multi_scale else (1.0,))
     augmented = "aug" in row or row in ("table5_resnet101_crf", "table8_resnet101_crf")
     half = "half" in row or row.startswith("table8_vgg16")
-    assert found.random_scale == (["0.5", "1.5"] if augmented else ["0.5", "0.5"] if half else ["1", "1"])
+    assert found.random_scale == ((0.5, 1.5) if augmented else (0.5, 0.5) if half else (1.0, 1.0))
     assert ("coco_resnet101" in found.initial_weights) == ("msc_coco" in row or row == "table5_resnet101_crf")
     assert found.crf == ("crf" in {**dict.fromkeys(row.split("_")), **published(row)})
 
@@ -95,8 +94,8 @@ def test_the_recipe_of_a_data_set_names_its_splits_and_a_network(recipe, parsed)
     found = parsed(recipe)
     known = data.info(found.dataset)
     assert known.splits[found.train_split] > 0 and known.splits[found.val_split] > 0
-    model = DeepLab(found.backbone, found.head, known.num_classes, found.output_stride, flags.numbers("scales"))
-    assert model.scales == flags.numbers("scales")
+    model = DeepLab(found.backbone, found.head, known.num_classes, found.output_stride, found.scales)
+    assert model.scales == found.scales
 
 
 def published(row: str) -> dict:
@@ -156,7 +155,7 @@ def small_records(tmp_path_factory):
                 "image/segmentation/class/encoded": bytes_feature(tf.io.encode_png(label).numpy()),
             }
             writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-    for split in ("trainaug", "val"):
+    for split in ("trainaug", "trainvalaug", "val"):
         shutil.copy(folder / "train-00000-of-00001.tfrecord", folder / f"{split}-00000-of-00001.tfrecord")
     return folder
 

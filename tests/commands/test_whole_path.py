@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -74,7 +75,7 @@ def test_training_ends_with_a_summary_and_its_files(workplace):
 def test_evaluation_reads_the_flags_of_the_run_and_counts_right(workplace, segmenter):
     result = run("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    written = json.loads((workplace / "runs/demo/evaluation.json").read_text())
+    written = json.loads((workplace / "runs/demo/evaluation_first7.json").read_text())
     confusion = ConfusionMatrix.empty(segmenter.info.num_classes)
     directory = data.prepared_directory("shapes", workplace / "tfds")
     for example in data.evaluation_pipeline(directory, "val", limit=7):
@@ -86,16 +87,37 @@ def test_evaluation_reads_the_flags_of_the_run_and_counts_right(workplace, segme
 
 
 def test_evaluation_reports_and_compares(workplace):
-    """With the mirror image against without, which is the run's last evaluation."""
-    assert run("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace).returncode == 0
-    before = json.loads((workplace / "runs/demo/evaluation.json").read_text())["network"]["mean_iou"]
-    flags = ["--limit=7", "--eval_mirror", "--report_dir=report", "--compare=runs/demo"]
+    """Two checkpoints of one run: a run is compared like with like, evaluation files as they are."""
+    run_dir = workplace / "runs/demo"
+    last = json.loads((run_dir / "evaluation.json").read_text())
+    shutil.copytree(run_dir, workplace / "runs/my copy")
+    flags = ["--limit=25", "--eval_mirror", "--report_dir=report", "--compare=runs/my copy"]
     result = run("evaluate.py", "--model_dir=runs/demo", *flags, cwd=workplace)
     assert result.returncode == 0, result.stderr
-    after = json.loads((workplace / "runs/demo/evaluation.json").read_text())["network"]["mean_iou"]
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("mean IoU") and " to " in line]
-    assert line.split()[2:5] == [f"{100 * after:.2f}", f"{100 * before:.2f}", f"{100 * (after - before):+.2f}"]
+    after = json.loads((run_dir / "evaluation_first25.json").read_text())["network"]["mean_iou"]
+    assert line.split()[2:5] == [f"{100 * after:.2f}", f"{100 * after:.2f}", "+0.00"]  # both mirrored
     assert "runs/demo on shapes val" in (workplace / "report/index.html").read_text()
+    assert json.loads((run_dir / "evaluation.json").read_text()) == last
+    assert not (workplace / "runs/my copy/evaluation_first25.json").exists()
+
+    files = ["--this=runs/demo/evaluation_first25.json", "--other=runs/my copy/evaluation.json"]
+    result = run("tools/compare.py", *files, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "mirror        this: True; other: False" in result.stdout and "limit         this: 25" in result.stdout
+
+
+def test_evaluation_on_other_classes_is_refused_before_any_work(workplace):
+    directory = pathlib.Path(data.prepared_directory("shapes", workplace / "tfds"))
+    other = workplace / "other/shapes" / directory.name
+    shutil.copytree(directory, other)
+    metadata = json.loads((other / "metadata.json").read_text())
+    metadata["class_names"][1] = "cat"
+    (other / "metadata.json").write_text(json.dumps(metadata))
+    for command in ("evaluate.py", "tools/search_crf.py"):
+        result = run(command, "--model_dir=runs/demo", "--data_dir=other", cwd=workplace)
+        assert result.returncode == 1 and "found 'cat' as class 1" in result.stderr
+        assert "Traceback" not in result.stderr and result.stdout == ""
 
 
 def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace, photographs, segmenter):
@@ -175,7 +197,7 @@ def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
     [
         ("train.py", [], "--model_dir is missing"),
         ("train.py", ["--model_dir=x", "--dataset=nothing"], "nothing"),
-        ("train.py", ["--model_dir=x", "--precision=bfloat16"], "mixed_bfloat16 trains"),
+        ("train.py", ["--model_dir=x", "--precision=bfloat16"], "expected one of float32, mixed_"),
         ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
         (
             "train.py",
@@ -190,10 +212,18 @@ def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
             "shapes; submissions can be written for voc2012",
         ),
         ("evaluate.py", ["--model_dir=runs/demo", "--tile_size=99", "--tile_overlap=90"], "tile_overlap=90"),
-        ("predict.py", ["--model_dir=runs/demo", "--input=no*.jpg"], "found no image for 'no*.jpg'"),
+        ("predict.py", ["--model_dir=runs/demo", "--input=no*.jpg"], "--input=no*.jpg: found no image there"),
         ("export_saved_model.py", ["--model_dir=runs/demo"], "--export_dir is missing"),
-        ("export_saved_model.py", ["--model_dir=runs/demo", "--export_dir=x", "--forms=pickle"], "--forms=pickle: exp"),
-        ("export_saved_model.py", ["--model_dir=runs/demo", "--export_dir=x", "--outputs=scores"], "outputs='scores'"),
+        (
+            "export_saved_model.py",
+            ["--model_dir=runs/demo", "--export_dir=x", "--formats=pickle"],
+            "--formats=pickle: ",
+        ),
+        (
+            "export_saved_model.py",
+            ["--model_dir=runs/demo", "--export_dir=x", "--outputs=scores"],
+            "one or more of labels",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_1(workplace, command, flags, message):

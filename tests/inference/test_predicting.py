@@ -14,8 +14,8 @@ from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import prediction_files
-from deeplab_tf.inference.predicting import find_images, predict
-from deeplab_tf.pictures import read_photograph
+from deeplab_tf.inference.predicting import predict
+from deeplab_tf.pictures import find_images, read_photograph
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ALL = tuple(prediction_files.SUFFIXES)
@@ -147,7 +147,7 @@ def stopping(*arguments):
     return write(*arguments)
 prediction_files.write = stopping
 sys.argv = ["predict.py", *sys.argv[2:]]
-predict.flags.run(predict.main, topics=("run", "prediction", "evaluation"))
+predict.flags.run(predict.main, "predict.py")
 """
 
 
