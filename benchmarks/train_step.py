@@ -37,7 +37,7 @@ def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
 
     tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
     from deeplab_tf import DeepLab, training
-    from deeplab_tf.training.trainer import DeepLabTrainer
+    from deeplab_tf.training.loop import DeepLabTrainer
 
     model = DeepLab("resnet101", "aspp_l", num_classes=CLASSES, scales=scales)
     for weight in model.network.weights:
@@ -52,7 +52,7 @@ def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
         dataset,
         step=tf.Variable(0, dtype=tf.int64),
         strategy=tf.distribute.get_strategy(),
-        batch_size=len(images),
+        recipe=training.Recipe(batch_size=len(images)),
     )
     return lambda: trainer.train(tf.constant(1))
 

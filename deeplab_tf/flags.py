@@ -443,49 +443,6 @@ def model_options() -> dict[str, object]:
     return options | {"batch_norm": None if FLAGS.batch_norm == "auto" else FLAGS.batch_norm}
 
 
-def flags_of_the_run() -> str:
-    """The flags that describe the training run as a flagfile."""
-    by_topic = {"data": {"dataset": FLAGS.dataset, "data_dir": _absolute(FLAGS.data_dir)}}
-    for topic, values in recipe().to_flags().items():
-        by_topic[topic] = by_topic.get(topic, {}) | {name: _absolute(value) for name, value in values.items()}
-    lines = []
-    for topic, values in by_topic.items():
-        lines += [f"# {topic}", *(f"--{name}={value}" for name, value in values.items())]
-    return "\n".join(lines) + "\n"
-
-
-def check_same_run(model_dir: pathlib.Path) -> None:
-    """Refuses to go on in the folder of another run.
-
-    Raises:
-        UserError: `config.flags` there has other values for what is trained; the message names the flags.
-    """
-    config = model_dir / CONFIG_FILE
-    if not config.is_file():
-        return
-    then, now = (
-        Recipe.from_flags(dict(line.removeprefix("--").split("=", 1) for line in text.splitlines() if "=" in line))
-        for text in (config.read_text(encoding="utf-8"), flags_of_the_run())
-    )
-    names = [field.name for field in recipes.fields() if not field.may_change]
-    different = [
-        f"--{name}={_as_text(getattr(now, name))} (there: --{name}={_as_text(getattr(then, name))})"
-        for name in names
-        if getattr(then, name) != getattr(now, name)
-    ]
-    if different:
-        raise UserError(
-            f"--model_dir={model_dir} holds a run with other flags: {', '.join(different)}; give another "
-            "--model_dir, or the flags of that run to go on with it"
-        )
-
-
-def _absolute(value: str) -> str:
-    """The absolute path of an existing file; other values as they are."""
-    path = os.path.abspath(os.path.expanduser(value))
-    return path if os.sep in value and os.path.exists(path) else value
-
-
 def tell_left_out(lines: Sequence[str]) -> None:
     """Names what a command has left out, on the standard error.
 

@@ -18,9 +18,9 @@ from deeplab_tf.flags import FLAGS
 
 def main() -> None:
     """Loads --initial_weights, writes --output and, where --model_dir is given, a run."""
-    from deeplab_tf import data, files, weights
+    from deeplab_tf import data, training, weights
     from deeplab_tf.inference import Segmenter
-    from deeplab_tf.run_folder import CONFIG_FILE, DESCRIPTION_FILE
+    from deeplab_tf.run_folder import DESCRIPTION_FILE
 
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --output=x.weights.h5, or --model_dir for a run, or both")
@@ -48,7 +48,7 @@ def main() -> None:
             f"written      {FLAGS.output}, for --initial_weights with --backbone={FLAGS.backbone} --head={FLAGS.head}"
         )
     if model_dir:
-        files.write_text(model_dir / CONFIG_FILE, flags.flags_of_the_run())
+        training.write_config(model_dir, FLAGS.data_dir, FLAGS.dataset, flags.recipe())
         Segmenter(model, info=info).save(model_dir)
         print(f"written      {model_dir}, classes of {info.name}")
         run = shlex.quote(f"--model_dir={model_dir}")

@@ -17,6 +17,7 @@ _MODULES = {
     "deeplab_tf.evaluation.scoring": ("MaskFolder", "score_folders"),
     "deeplab_tf.evaluation.submission": ("Submission",),
     "deeplab_tf.evaluation.trimap": ("TrimapCurve",),
+    "deeplab_tf.evaluation.validation": ("make_validate",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOMES)

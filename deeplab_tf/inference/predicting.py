@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 
 from deeplab_tf import files
@@ -77,7 +76,7 @@ def predict(
     relative = _below_common_folder(inputs)
     named = dict(zip(_names(relative), inputs, strict=True))
     stages = [NETWORK] if segmenter.crf is None else [NETWORK, CRF]
-    request = StopRequest(tf.distribute.get_strategy())
+    request = StopRequest()
     unreadable = []
 
     def readable(waiting: list[str]) -> Iterator[tuple[str, np.ndarray]]:

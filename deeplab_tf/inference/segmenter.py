@@ -1,8 +1,6 @@
 """A trained network, optionally with the dense CRF, as one call: image in, labels and probabilities out."""
 
 import functools
-import hashlib
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf import files
+from deeplab_tf import run_folder
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf.dense_crf import read_searched_for
@@ -20,8 +18,6 @@ from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
 from deeplab_tf.models.deeplab import check_scales
-from deeplab_tf.run_folder import CHECKPOINTS, CRF_FILE, DESCRIPTION_FILE
-from deeplab_tf.training.checkpoints import best_checkpoint
 
 
 class Segmentation:
@@ -118,25 +114,18 @@ class Segmenter:
             UserError: the folder holds no run, or no checkpoint yet.
         """
         model_dir = pathlib.Path(model_dir).expanduser()
-        description = model_dir / DESCRIPTION_FILE
-        if not description.is_file():
-            raise UserError(
-                f"{model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py writes it there"
-            )
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = run_folder.read_description(model_dir)
         model = DeepLab.from_config(content["model"])
-        if checkpoint == "best":
-            path = best_checkpoint(model_dir)
-        else:
-            path = tf.train.latest_checkpoint(str(model_dir / CHECKPOINTS))
+        best = run_folder.best_checkpoint(model_dir)
+        paths = run_folder.checkpoints(model_dir) if checkpoint == "latest" else [best] if best else []
+        path = run_folder.restore_newest(tf.train.Checkpoint(model=model), paths)
         if path is None:
             raise UserError(
                 f"{model_dir} holds no {checkpoint} checkpoint yet; train.py saves one every --checkpoint_every"
             )
-        tf.train.Checkpoint(model=model).restore(path).assert_existing_objects_matched().expect_partial()
         searched_for = {}
         if crf is True:
-            crf_file = model_dir / CRF_FILE
+            crf_file = model_dir / run_folder.CRF_FILE
             searched_for = read_searched_for(crf_file)
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         info = DatasetInfo.from_json(content["classes"])
@@ -164,7 +153,7 @@ class Segmenter:
         """
         return {
             "checkpoint": self.checkpoint,
-            "fingerprint": _fingerprint(self.model),
+            "fingerprint": run_folder.fingerprint(self.model),
             "scales": list(self.scales),
             "mirror": self.mirror,
             "tile_size": self.tiling and self.tiling.size,
@@ -182,13 +171,12 @@ class Segmenter:
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
-        content = {"model": self.model.get_config(), "classes": self.info.to_json()}
-        files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, content)
+        run_folder.write_description(model_dir, self.model.get_config(), self.info.to_json())
 
     def save(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` reads: the description and the weights, as a checkpoint. For weights from elsewhere."""
         self.save_description(model_dir)
-        folder = pathlib.Path(model_dir) / CHECKPOINTS
+        folder = pathlib.Path(model_dir) / run_folder.CHECKPOINTS
         tf.train.CheckpointManager(tf.train.Checkpoint(model=self.model), str(folder), 1).save(0)
 
     def __call__(self, image: np.ndarray) -> Segmentation:
@@ -237,13 +225,3 @@ class Segmenter:
     def _score_graph(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [B, H, W, 3] -> the fused score maps to the end of the padding, float32 [B, h, w, C]."""
         return self.model.score_maps(images, crop=False, scales=self.scales)["fused"]
-
-
-def _fingerprint(model: DeepLab) -> str:
-    """A hash of the network's configuration, but for its scales, and of its weights."""
-    config = {name: value for name, value in model.get_config().items() if name != "scales"}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for variable in model.variables:
-        digest.update(variable.path.encode())
-        digest.update(np.ascontiguousarray(variable.numpy()))
-    return digest.hexdigest()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 
 from deeplab_tf import files, pictures
@@ -76,7 +75,7 @@ def predict_video(
     overlay_path = output_dir / "overlays" / f"{name}.mp4" if "overlays" in formats else None
     if overlay_path and not live and overlay_path.exists() and overlay_path.samefile(pathlib.Path(source).expanduser()):
         raise UserError(f"input: {source} would be overwritten by its own overlay; give another --output_dir")
-    request = StopRequest(tf.distribute.get_strategy())
+    request = StopRequest()
     frame_formats = [form for form in formats if form != "overlays"]
 
     def finish(frame: Frame, image: np.ndarray, results: dict[str, Segmentation]) -> tuple:

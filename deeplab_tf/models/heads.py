@@ -5,6 +5,7 @@ import functools
 from keras import initializers, layers
 
 from deeplab_tf.models.atrous import AtrousConv2D
+from deeplab_tf.models.dropout import Dropout
 
 # VGG-16: side of fc6's kernel, filters of fc6 and fc7, and the rate of each branch, at output stride 8.
 _VGG_HEADS = {
@@ -56,9 +57,9 @@ def vgg_head(
     for i, rate in enumerate(rates, start=1):
         branch = f"_{i}" if len(rates) > 1 else ""
         x = conv(filters, kernel_size, rate=_rate_at(rate, output_stride), name=f"fc6{branch}")(features)
-        x = layers.Dropout(dropout, dtype=dtype, name=f"drop6{branch}")(x)
+        x = Dropout(dropout, dtype=dtype, name=f"drop6{branch}")(x)
         x = conv(filters, 1, name=f"fc7{branch}")(x)
-        x = layers.Dropout(dropout, dtype=dtype, name=f"drop7{branch}")(x)
+        x = Dropout(dropout, dtype=dtype, name=f"drop7{branch}")(x)
         names.append(f"fc8{branch}")
         scores.append(_classifier(num_classes, 1, 1, atrous, dtype, names[-1])(x))
     return _sum(scores, "fc8"), names

@@ -1,4 +1,4 @@
-"""The training recipe of the paper: loss, schedules, optimizer, and the loop (Orbit's).
+"""The training of the paper: the recipe, loss, schedules, optimizer, the loop (Orbit's), and `train`, which runs them.
 
 `Recipe` and its module are light; TensorFlow is imported when the first name that needs it is used.
 """
@@ -7,7 +7,9 @@ import importlib
 
 _MODULES = {
     "recipe": ("Recipe",),
+    "assembly": ("TrainingResult", "train"),
     "class_weights": ("balanced_class_weights", "read_class_weights"),
+    "config": ("check_same_run", "write_config"),
     "distribution": ("is_chief", "make_strategy"),
     "loss": ("labels_on_grid", "position_weights", "summed_cross_entropy"),
     "optimizer": ("CaffeSGD", "caffe_multipliers"),

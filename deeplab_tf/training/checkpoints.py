@@ -1,16 +1,15 @@
-"""Checkpoints that survive a kill, a full disk and a divergence, and the best one by validation."""
+"""Checkpoints that survive a kill, a full disk, damage and a divergence, and the best one by validation."""
 
-import json
 import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Mapping
 
 import tensorflow as tf
 
-from deeplab_tf import files
+from deeplab_tf import files, run_folder
 from deeplab_tf.errors import UserError
-from deeplab_tf.run_folder import BEST, BEST_FILE, CHECKPOINTS
 
 
 class Checkpoints:
@@ -24,6 +23,10 @@ class Checkpoints:
         keep: how many to keep.
         chief: whether this host's files are the ones that stay; the others save too, as some variables live on all
             hosts, but into a folder that is thrown away.
+
+    Attributes:
+        latest: path of the checkpoint that was last restored or saved, without suffix; None before.
+        validations: the scalars of each validation up to the present step, by step.
     """
 
     def __init__(
@@ -39,37 +42,26 @@ class Checkpoints:
         self._model_dir = model_dir
         self._checkpoint = checkpoint
         self._step = step
+        self._every = every
+        self._keep = keep
         self._chief = chief
-        self._folder = model_dir / (CHECKPOINTS if chief else f".{CHECKPOINTS}-of-host-{os.getpid()}")
-        self._manager = tf.train.CheckpointManager(
-            checkpoint, str(self._folder), max_to_keep=keep, step_counter=step, checkpoint_interval=every
+        self._folder = model_dir / (
+            run_folder.CHECKPOINTS if chief else f".{run_folder.CHECKPOINTS}-of-host-{os.getpid()}"
         )
-
-    @property
-    def latest(self) -> str | None:
-        """Path of the last checkpoint saved, without suffix."""
-        return self._manager.latest_checkpoint
+        self.latest: str | None = None
+        self.validations: dict[int, dict[str, float]] = {}
 
     def restore(self) -> None:
-        """Restores the last checkpoint that is whole; does nothing where there is none at all.
+        """Restores the last checkpoint that can be read; does nothing where there is none at all.
+
+        One that cannot be read is written again when its step comes.
 
         Raises:
             UserError: there are checkpoints, and none can be read.
         """
-        state = tf.train.get_checkpoint_state(str(self._model_dir / CHECKPOINTS))
-        paths = list(reversed(state.all_model_checkpoint_paths)) if state else []
-        for path in paths:
-            try:
-                self._checkpoint.restore(path).assert_existing_objects_matched()
-                return
-            except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                print(f"checkpoint {path} cannot be read and is passed over: {reason}", file=sys.stderr)
-        if paths:
-            raise UserError(
-                f"none of the {len(paths)} checkpoints in {self._model_dir / CHECKPOINTS} can be read; delete that "
-                "folder to train from the beginning, or use another --model_dir"
-            )
+        self.latest = run_folder.restore_newest(self._checkpoint, run_folder.checkpoints(self._model_dir))
+        validations = run_folder.read_validations(self._model_dir)
+        self.validations = {step: scalars for step, scalars in validations.items() if step <= self._last_step()}
 
     def save(self, *, if_due: bool = False) -> None:
         """Saves a checkpoint of this step, unless it is saved already.
@@ -78,71 +70,107 @@ class Checkpoints:
             if_due: only when enough steps have passed since the last one.
 
         Raises:
-            UserError: a weight is infinite or no number; or the disk does not take it. Earlier checkpoints stay as
-                they were.
+            UserError: a weight is infinite or NaN, or the disk is full. Earlier checkpoints stay as they were.
         """
         step = int(self._step.numpy())
-        if self.latest and self.latest.endswith(f"-{step}"):
-            return
-        if if_due and step - self._last_step() < self._manager.checkpoint_interval:
+        if self.latest and step == self._last_step() or if_due and step - self._last_step() < self._every:
             return
         self._check_finite()
+        path = self._folder / f"ckpt-{step}"
         try:
-            self._manager.save(checkpoint_number=step, check_interval=False)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._checkpoint.write(str(path))
+            earlier = [known for known in self._paths() if run_folder.checkpoint_step(known) <= step]
+            kept = earlier[-self._keep :]
+            self._list(kept)
         except (tf.errors.OpError, OSError) as error:
-            self._remove_remains(step)
+            _remove(self._folder, step)
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self._folder} ({reason}); make room, or give "
                 f"another --model_dir; {self._last_good()}"
             ) from None
+        self.latest = str(path)
+        for known in earlier[: -self._keep]:
+            _remove(self._folder, run_folder.checkpoint_step(known))
 
-    def keep_best(self, mean_iou: float) -> None:
-        """Keeps a copy of the last checkpoint in best/ if no earlier one had as high a validation mean IoU."""
-        best_file = self._model_dir / BEST / BEST_FILE
-        best = json.loads(best_file.read_text(encoding="utf-8"))["mean_iou"] if best_file.is_file() else -1.0
-        if not self._chief or not mean_iou > best:  # Also where it is no number: nothing was labelled.
-            return
-        latest = pathlib.Path(self.latest)
-        for source in latest.parent.glob(f"{latest.name}.*"):
-            with files.written_aside(self._model_dir / BEST / source.name) as aside:
-                shutil.copyfile(source, aside)
-        # From here on the new one counts; what else lies there is the old one.
-        files.write_json(best_file, {"checkpoint": latest.name, "mean_iou": mean_iou})
-        for other in best_file.parent.glob("ckpt-*"):
-            if other.stem != latest.name:
-                other.unlink()
+    def record(self, scalars: Mapping[str, float]) -> None:
+        """Notes a validation of the last checkpoint, and keeps a copy of it in best/ if no mean IoU was higher yet."""
+        if "mean_iou" in scalars and scalars["mean_iou"] > self._best_mean_iou():  # False for NaN: nothing is labelled.
+            self._copy_to_best(scalars["mean_iou"])
+        self.validations[self._last_step()] = dict(scalars)
+        run_folder.write_validations(self._model_dir, self.validations)
+
+    def last_validation(self) -> dict[str, float]:
+        """The scalars of the last validation; empty where there was none."""
+        return self.validations[max(self.validations)] if self.validations else {}
 
     def clean_up(self) -> None:
         """Removes what a host that is not the chief has saved."""
         if not self._chief:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _list(self, paths: list[str]) -> None:
+        """Writes the list that `tf.train.latest_checkpoint` reads; nothing here depends on it."""
+        names = [os.path.basename(path) for path in paths]
+        lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{n}"' for n in names)]
+        files.write_text(self._folder / "checkpoint", "\n".join(lines) + "\n")
+
+    def _paths(self) -> list[str]:
+        return run_folder.complete_checkpoints(self._folder)
+
     def _last_step(self) -> int:
-        return int(self.latest.rsplit("-", 1)[1]) if self.latest else 0
+        return run_folder.checkpoint_step(self.latest) if self.latest else 0
 
     def _last_good(self) -> str:
         return f"the last good checkpoint is {self.latest}" if self.latest else "there is no earlier checkpoint"
 
+    def _best_mean_iou(self) -> float:
+        """That of the checkpoint in best/; below 0 where there is none."""
+        path = run_folder.best_checkpoint(self._model_dir)
+        if path is None:
+            return -1.0
+        noted = self.validations.get(run_folder.checkpoint_step(path), {}).get("mean_iou", -1.0)
+        return run_folder.read_best(self._model_dir).get("mean_iou", noted)  # A kill may leave best.json empty.
+
+    def _copy_to_best(self, mean_iou: float) -> None:
+        latest, best = pathlib.Path(self.latest), self._model_dir / run_folder.BEST
+        if not _readable(self.latest):
+            print(f"checkpoint {latest} is damaged on the disk, so best/ stays as it is", file=sys.stderr)
+            return
+        for source in latest.parent.glob(f"{latest.name}.*"):
+            with files.written_aside(best / source.name) as aside:
+                shutil.copyfile(source, aside)
+        # From here on the new one counts; what else lies there is the old one.
+        files.write_json(best / run_folder.BEST_FILE, {"checkpoint": latest.name, "mean_iou": mean_iou})
+        for other in best.glob("ckpt-*"):
+            if other.stem != latest.name:
+                other.unlink()
+
     def _check_finite(self) -> None:
-        """A checkpoint never holds weights that are no numbers."""
+        """Refuses to save weights that are infinite or NaN."""
         for variable in self._checkpoint.model.variables:
-            is_number = variable.value.dtype.is_floating  # the state of dropout's random numbers is none
+            is_number = variable.value.dtype.is_floating  # Not so the state of random numbers.
             if is_number and not bool(tf.reduce_all(tf.math.is_finite(variable.value))):
                 raise UserError(
                     f"the training diverged: {variable.path} is not finite at step {int(self._step.numpy())}; lower "
                     f"--learning_rate; {self._last_good()}"
                 )
 
-    def _remove_remains(self, step: int) -> None:
-        """Removes the files of a checkpoint that could not be written."""
-        for remains in self._folder.glob(f"ckpt-{step}*"):
-            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+
+def _readable(path: str) -> bool:
+    """Whether every tensor of a checkpoint can be read; TensorFlow compares the checksums."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for key in reader.get_variable_to_shape_map():
+            reader.get_tensor(key)
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError):
+        return False
+    return True
 
 
-def best_checkpoint(model_dir: str | os.PathLike) -> str | None:
-    """Path of the checkpoint with the best validation mean IoU, without suffix; None where there is none."""
-    best_file = pathlib.Path(model_dir) / BEST / BEST_FILE
-    if not best_file.is_file():
-        return None
-    return str(best_file.parent / json.loads(best_file.read_text(encoding="utf-8"))["checkpoint"])
+def _remove(folder: pathlib.Path, step: int) -> None:
+    """Removes the files of a checkpoint, also those that are half-written."""
+    for path in folder.glob(f"ckpt-{step}.*"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / f"ckpt-{step}_temp", ignore_errors=True)

@@ -1,8 +1,12 @@
-"""Which devices and hosts a training uses."""
+"""Devices and hosts of a training: the strategy, each one's part of the data, and what all hosts must agree on."""
+
+import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from deeplab_tf.errors import UserError
+from deeplab_tf.stopping import SIGNALS, StopRequest
 
 
 def make_strategy(name: str = "auto", tpu: str = "") -> tf.distribute.Strategy:
@@ -53,3 +57,52 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type in (None, "chief") or (
         resolver.task_type == "worker" and resolver.task_id == 0 and "chief" not in resolver.cluster_spec().as_dict()
     )
+
+
+def distributed(
+    make_dataset: Callable[[int, int], tf.data.Dataset], batch_size: int, strategy: tf.distribute.Strategy
+) -> tf.distribute.DistributedDataset:
+    """Every host makes its part of each batch; its replicas take equal shares of that.
+
+    Args:
+        make_dataset: (host, number of hosts) -> this host's part of every batch.
+        batch_size: images of a batch over all hosts.
+        strategy: of the replicas.
+    """
+
+    def host_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        dataset = make_dataset(context.input_pipeline_id, context.num_input_pipelines)
+        if context.num_replicas_in_sync > context.num_input_pipelines:
+            dataset = dataset.rebatch(context.get_per_replica_batch_size(batch_size), drop_remainder=True)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(host_dataset)
+
+
+def check_same_step(step: int, strategy: tf.distribute.Strategy, model_dir: pathlib.Path) -> None:
+    """Raises a UserError where the hosts go on from different steps."""
+
+    @tf.function
+    def summed():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(float(step))), axis=None)
+
+    if float(summed()) != step * strategy.num_replicas_in_sync:
+        raise UserError(
+            f"--model_dir={model_dir} must be one folder that all hosts share; they found different checkpoints"
+        )
+
+
+def signal_of_hosts(strategy: tf.distribute.Strategy, stop: StopRequest) -> Callable[[], int]:
+    """A function that returns the signal that any host has received, or 0; all hosts must call it at the same step."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return stop.signal_number
+
+    @tf.function
+    def summed(received: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(tf.identity, args=(received,)), axis=None)
+
+    def signal_number() -> int:
+        received = summed(tf.constant([float(stop.signal_number() == number) for number in SIGNALS]))
+        return next((int(number) for number, hosts in zip(SIGNALS, received.numpy(), strict=True) if hosts), 0)
+
+    return signal_number

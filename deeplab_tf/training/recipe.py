@@ -268,6 +268,15 @@ class Recipe:
         except re.error as error:
             _require(False, "freeze", self.freeze, f"none, backbone or a regular expression ({error})")
 
+    def inference_options(self) -> dict[str, Any]:
+        """How validation and the last evaluation see images, as `Segmenter` takes it."""
+        return {
+            "scales": self.eval_scales,
+            "mirror": self.eval_mirror,
+            "tile_size": self.tile_size,
+            "tile_overlap": self.tile_overlap,
+        }
+
     @classmethod
     def from_flags(cls, flags: Mapping[str, str]) -> "Recipe":
         """The recipe of a `config.flags`, whose values are text, by the names of the flags. Other flags are ignored.
@@ -307,7 +316,7 @@ class Field:
         Raises:
             UserError: it is of another kind or out of bounds.
         """
-        if value is None:
+        if value is None or value == "" and self.default is None:
             _require(self.default is None, self.name, value, "a value")
             return None
         if self.kind in ("numbers", "integers"):

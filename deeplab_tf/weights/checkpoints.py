@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.run_folder import CHECKPOINTS, DESCRIPTION_FILE
+from deeplab_tf.run_folder import DESCRIPTION_FILE, latest_checkpoint
 from deeplab_tf.weights.source import Layers, Source, fold_epsilon, resnet_units
 
 _KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "matrix", "offset")
@@ -20,7 +20,7 @@ def find(path: pathlib.Path) -> str | None:
     if path.is_dir():
         newest = sorted(path.glob("*.index"), key=lambda file: file.stat().st_mtime)[-1:]  # As copied: no list of them.
         return (
-            tf.train.latest_checkpoint(str(path / CHECKPOINTS))
+            latest_checkpoint(path)
             or tf.train.latest_checkpoint(str(path))
             or next((str(file.with_suffix("")) for file in newest), None)
         )

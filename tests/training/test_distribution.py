@@ -12,6 +12,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
+DROPOUT = {"backbone": "vgg16", "head": "large_fov", "batch_norm": "auto", "max_steps": 2, "checkpoint_every": 2}
 HALF = FROZEN | {"precision": "mixed_float16", "loss_scale": 8.0, "max_steps": 2}
 
 
@@ -59,6 +60,10 @@ def moved(tmp_path_factory):
                 run("one_batch_norm", max_steps=4),
                 run("one_half", **HALF),
                 run("two_replicas_half", strategy="mirrored", **HALF),
+                run("dropout_one", **DROPOUT),
+                run("dropout_micro", accumulation_steps=2, **DROPOUT),
+                run("dropout_two_replicas", strategy="mirrored", **DROPOUT),
+                run("dropout_none", **DROPOUT, dropout=0.0),
             ],
         )
     )
@@ -67,6 +72,8 @@ def moved(tmp_path_factory):
     options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
     two_hosts([options | {"stop_at": 2, "save": str(folder / f"first_{host}.npz")} for host in range(2)])
     two_hosts([options | {"save": str(folder / f"host_{host}.npz")} for host in range(2)])
+    options |= {"model_dir": str(folder / "dropout_hosts"), **DROPOUT}
+    two_hosts([options | {"save": str(folder / f"dropout_host_{host}.npz")} for host in range(2)])
     return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
 
 
@@ -76,6 +83,14 @@ def test_same_weights_as_one_device(moved, name):
     reference = moved["one"]
     assert np.abs(reference).max() > 1e-5
     np.testing.assert_allclose(moved[name], reference, atol=1e-3 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("name", ["dropout_micro", "dropout_two_replicas", "dropout_host_0", "dropout_host_1"])
+def test_dropout_drops_the_same_features_of_the_same_images(moved, name):
+    """VGG-16 at dropout 0.5: the masks depend on the image's place in the stream, not on the device."""
+    reference = moved["dropout_one"]
+    without = np.abs(moved["dropout_none"] - reference).max()
+    np.testing.assert_allclose(moved[name], reference, atol=1e-2 * without)
 
 
 def test_a_scaled_loss_of_two_devices_is_that_of_one(moved):
@@ -92,4 +107,13 @@ def test_synchronised_batch_norm_sees_the_whole_batch(moved):
 def test_hosts_agree_and_only_the_first_leaves_files(moved):
     np.testing.assert_array_equal(moved["host_0"], moved["host_1"])
     assert np.abs(moved["first_0"] - moved["host_0"]).max() > 0  # They did go on after the first part.
-    assert sorted(path.name for path in (moved["folder"] / "hosts").iterdir()) == ["checkpoints", "train", "validation"]
+    assert sorted(path.name for path in (moved["folder"] / "hosts").iterdir()) == [
+        ".lock",
+        "best",
+        "checkpoints",
+        "config.flags",
+        "segmenter.json",
+        "train",
+        "validation",
+        "validation.json",
+    ]

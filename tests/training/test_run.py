@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
+from deeplab_tf.training import Recipe, assembly
+from tests.training import toy
 from tests.training.toy import trained
 
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
@@ -13,7 +16,8 @@ FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
 def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
     reference, _ = trained(tmp_path / "reference")
     assert np.abs(reference).max() > 0.01
-    trained(tmp_path / "stopped", stop_at=4)
+    _, stopped = trained(tmp_path / "stopped", stop_at=4)
+    assert stopped is None
     continued, result = trained(tmp_path / "stopped")
     assert result.steps == 6
     np.testing.assert_array_equal(continued, reference)
@@ -27,10 +31,25 @@ def test_micro_batches_equal_the_full_batch(tmp_path):
     np.testing.assert_allclose(accumulated, full, atol=1e-3 * np.abs(full).max())
 
 
+def test_xla_computes_the_same_step(tmp_path):
+    plain, _ = trained(tmp_path / "plain", **FROZEN)
+    compiled, _ = trained(tmp_path / "compiled", xla=True, **FROZEN)
+    np.testing.assert_allclose(compiled, plain, atol=1e-3 * np.abs(plain).max())
+
+
+def test_the_release_s_losses_are_taken(tmp_path):
+    """Per image, and scale 0.75 on the interpolated map: other updates than those of the default losses."""
+    scales = {"scales": (0.75, 1.0), "max_steps": 2, **FROZEN}
+    plain, _ = trained(tmp_path / "plain", **scales)
+    for name, options in {"a": {"loss_normalization": "image"}, "b": {"interpolated_losses": True}}.items():
+        other, _ = trained(tmp_path / name, **scales | options)
+        assert 1e-3 * np.abs(plain).max() < np.abs(other - plain).max() < np.abs(plain).max(), name
+
+
 def test_it_learns_validates_and_keeps_the_best(tmp_path):
     figures = {20: 0.25, 40: 0.75, 60: 0.5}
     _, result = trained(
-        tmp_path,
+        tmp_path / "run",
         scales=(0.5, 1.0),
         max_steps=60,
         eval_every=20,
@@ -39,17 +58,19 @@ def test_it_learns_validates_and_keeps_the_best(tmp_path):
         validate=lambda step: {"mean_iou": figures[step]},
     )
     assert result.validation == {"mean_iou": 0.5}
-    assert read_scalars(tmp_path / "validation")["mean_iou"] == [0.25, 0.75, 0.5]
-    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == [
+    assert read_scalars(tmp_path / "run/validation")["mean_iou"] == [0.25, 0.75, 0.5]
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.index")) == [
         "ckpt-58.index",
         "ckpt-60.index",
     ]
-    best = sorted(path.name for path in (tmp_path / "best").iterdir())
+    best = sorted(path.name for path in (tmp_path / "run/best").iterdir())
     assert best == ["best.json", "ckpt-40.data-00000-of-00001", "ckpt-40.index"]
-    assert tf.train.load_checkpoint(str(tmp_path / "best/ckpt-40")).get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 40
+    assert (
+        tf.train.load_checkpoint(str(tmp_path / "run/best/ckpt-40")).get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 40
+    )
 
-    assert len(list((tmp_path / "train").glob("plugins/profile/*/*.xplane.pb"))) == 1
-    scalars = read_scalars(tmp_path / "train")
+    assert len(list((tmp_path / "run/train").glob("plugins/profile/*/*.xplane.pb"))) == 1
+    scalars = read_scalars(tmp_path / "run/train")
     losses = [np.array(scalars[f"loss/{name}"]) for name in ("scale_0.5", "scale_1", "fused")]
     np.testing.assert_allclose(scalars["loss/total"], sum(losses), rtol=1e-5)
     assert losses[-1][-1] < 0.6 * losses[-1][0]
@@ -69,18 +90,92 @@ def test_sixteen_bits_track_float32(tmp_path, precision, steps):
         assert half[-5:].mean() < 0.9 * half[0]  # It learns.
 
 
-def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path):
-    trained(tmp_path, stop_at=4)
-    kept = {path: path.read_bytes() for path in (tmp_path / "checkpoints").glob("ckpt-*")}
-    with pytest.raises(UserError, match=r"diverged.*step.*learning_rate"):
-        trained(tmp_path, learning_rate=1e12, max_steps=40)
+def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path, monkeypatch):
+    trained(tmp_path / "run", stop_at=4)
+    kept = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")}
+    monkeypatch.setattr(assembly, "check_same_run", lambda *run: None)
+    with pytest.raises(UserError, match=r"diverged.*step 6 at learning rate.*--learning_rate"):
+        trained(tmp_path / "run", learning_rate=1e12, max_steps=40)
     for path, content in kept.items():
         assert path.read_bytes() == content
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--batch_size=4 .*--accumulation_steps=3; expected a multiple of 3"):
-        trained(tmp_path, accumulation_steps=3)
+    with pytest.raises(UserError, match="--batch_size=4: expected a multiple of --accumulation_steps=3"):
+        trained(tmp_path / "run", accumulation_steps=3)
+
+
+@pytest.mark.parametrize("window", [(1, 1), (3, 4), (2, 3), (5, 99)])
+def test_any_window_that_the_run_meets_is_profiled(tmp_path, window, capsys):
+    """Inside a loop, the first update, over the end of a loop, over the end of the training."""
+    trained(tmp_path / "run", profile_steps=window, steps_per_loop=6)
+    assert len(list((tmp_path / "run/train").glob("plugins/profile/*/*.xplane.pb"))) == 1
+    assert "profile_steps" not in capsys.readouterr().err
+
+
+def test_a_window_that_the_run_does_not_meet_is_told(tmp_path, capsys):
+    trained(tmp_path / "run", profile_steps=(7, 9), max_steps=2)
+    assert "--profile_steps=7,9: no such update was made" in capsys.readouterr().err
+
+
+def test_prints_of_the_user_are_seen_and_orbits_are_not(tmp_path, capsys):
+    trained(tmp_path / "run", max_steps=2, validate=lambda step: print(f"validated at {step}") or {"mean_iou": 0.5})
+    assert capsys.readouterr().out == "validated at 2\n"
+
+
+def test_validation_obeys_the_flags_of_inference(tmp_path):
+    results = {
+        name: trained(tmp_path / name, max_steps=2, **options)[1].validation
+        for name, options in {
+            "plain": {},
+            "scales": {"eval_scales": (0.5,)},
+            "mirror": {"eval_mirror": True},
+            "tiles": {"tile_size": 33, "tile_overlap": 8},
+        }.items()
+    }
+    for name in ("scales", "mirror", "tiles"):
+        assert results[name] != results["plain"], name
+
+
+def test_balanced_class_weights_decode_no_image(tmp_path, monkeypatch):
+    def refuse(encoded):
+        raise AssertionError("decoded")
+
+    directory = toy.prepared(tmp_path)
+    monkeypatch.setattr("deeplab_tf.data.augmentation.decode_image", refuse)
+    recipe = Recipe(class_weights="balanced")
+    found = assembly._class_weights(directory, catalogue.read_info(directory), recipe)
+    assert len(found) == 3 and max(found) > 1
+
+
+def test_a_run_is_resumed_with_its_own_flags_only(tmp_path):
+    trained(tmp_path / "run", max_steps=2)
+    with pytest.raises(UserError) as error:
+        trained(tmp_path / "run", max_steps=4, momentum=0.5, max_checkpoints=7)
+    assert "--max_steps=4 (there: 2), --momentum=0.5 (there: 0.9); give that run's flags" in str(error.value)
+    assert f"give another --model_dir and --initial_weights={tmp_path / 'run'}" in str(error.value)
+    _, result = trained(tmp_path / "further", max_steps=2, momentum=0.5, initial_weights=str(tmp_path / "run"))
+    assert result.steps == 2
+
+
+def test_with_the_step_schedule_a_run_can_be_extended(tmp_path):
+    reference, _ = trained(tmp_path / "reference", schedule="step", step_size=3, max_steps=6)
+    trained(tmp_path / "run", schedule="step", step_size=3, max_steps=4)
+    extended, _ = trained(tmp_path / "run", schedule="step", step_size=3, max_steps=6)
+    np.testing.assert_array_equal(extended, reference)
+
+
+def test_resuming_needs_no_initial_weights(tmp_path):
+    trained(tmp_path / "first", max_steps=2)
+    options = {"initial_weights": str(tmp_path / "first"), "head": "linear"}
+    trained(tmp_path / "reference", **options)
+    trained(tmp_path / "run", stop_at=4, **options)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    trained(tmp_path / "run", **options)
+    reference, resumed = (toy.saved(tmp_path / name) for name in ("reference", "run"))
+    assert reference.keys() == resumed.keys()
+    for key, value in reference.items():
+        np.testing.assert_array_equal(resumed[key], value)
 
 
 def read_scalars(folder) -> dict[str, list[float]]:

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.training.checkpoints import best_checkpoint
+from deeplab_tf.run_folder import best_checkpoint, latest_checkpoint, locked
+from deeplab_tf.stopping import Stopped
+from deeplab_tf.training import train
+from tests.training import toy
 from tests.training.toy import trained
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -22,12 +25,12 @@ STEPS = 30
 
 @pytest.fixture(scope="module")
 def never_stopped(tmp_path_factory) -> np.ndarray:
-    moved, _ = trained(tmp_path_factory.mktemp("never_stopped"), max_steps=STEPS)
+    moved, _ = trained(tmp_path_factory.mktemp("never_stopped") / "run", max_steps=STEPS)
     return moved
 
 
-def start(model_dir: pathlib.Path) -> subprocess.Popen:
-    arguments = json.dumps([{"model_dir": str(model_dir), "max_steps": STEPS}])
+def start(model_dir: pathlib.Path, **settings) -> subprocess.Popen:
+    arguments = json.dumps([{"model_dir": str(model_dir), "max_steps": STEPS, **settings}])
     command = [sys.executable, "-m", "tests.training.toy", "1", arguments]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
 
@@ -48,62 +51,220 @@ def saved_steps(model_dir: pathlib.Path) -> list[int]:
 
 def test_killed_twice_and_continued_is_bit_identical(tmp_path, never_stopped):
     for after_step in (4, 14):
-        process = start(tmp_path)
-        wait_for_checkpoint(tmp_path, process, after_step)
+        process = start(tmp_path / "run")
+        wait_for_checkpoint(tmp_path / "run", process, after_step)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert after_step <= saved_steps(tmp_path)[-1] < STEPS
-    moved, result = trained(tmp_path, max_steps=STEPS)
+        assert after_step <= saved_steps(tmp_path / "run")[-1] < STEPS
+    moved, result = trained(tmp_path / "run", max_steps=STEPS)
     assert result.steps == STEPS
     np.testing.assert_array_equal(moved, never_stopped)
 
 
 def test_sigterm_saves_first(tmp_path, never_stopped):
-    process = start(tmp_path)
-    wait_for_checkpoint(tmp_path, process, 2)
+    process = start(tmp_path / "run")
+    wait_for_checkpoint(tmp_path / "run", process, 2)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert b"stopped, all is in" in errors and b"Traceback" not in errors
-    assert saved_steps(tmp_path)[-1] < STEPS
-    moved, _ = trained(tmp_path, max_steps=STEPS)
+    assert saved_steps(tmp_path / "run")[-1] < STEPS
+    moved, _ = trained(tmp_path / "run", max_steps=STEPS)
     np.testing.assert_array_equal(moved, never_stopped)
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, never_stopped, suffix, capsys):
-    trained(tmp_path, max_steps=STEPS, stop_at=8)
-    last = tmp_path / "checkpoints" / f"ckpt-8.{suffix}"
+    trained(tmp_path / "run", max_steps=STEPS, stop_at=8)
+    last = tmp_path / "run/checkpoints" / f"ckpt-8.{suffix}"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    moved, _ = trained(tmp_path, max_steps=STEPS)
+    moved, _ = trained(tmp_path / "run", max_steps=STEPS)
     assert "ckpt-8 cannot be read and is passed over" in capsys.readouterr().err
     np.testing.assert_array_equal(moved, never_stopped)
 
 
 def test_no_readable_checkpoint_is_an_error(tmp_path):
-    trained(tmp_path, stop_at=2)
-    for path in (tmp_path / "checkpoints").glob("ckpt-*"):
+    trained(tmp_path / "run", stop_at=2)
+    for path in (tmp_path / "run/checkpoints").glob("ckpt-*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
-        trained(tmp_path)
+        trained(tmp_path / "run")
 
 
 def test_a_full_disk_is_one_line_and_spoils_nothing(tmp_path, never_stopped):
-    trained(tmp_path, max_steps=STEPS, stop_at=4)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("ckpt-*")}
+    trained(tmp_path / "run", max_steps=STEPS, stop_at=4)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")}
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # No file beyond 100 kB: as a disk that is full.
     try:
         with pytest.raises(UserError, match=r"checkpoint of step 6 could not be written.*make room.*ckpt-4"):
-            trained(tmp_path, max_steps=STEPS)
+            trained(tmp_path / "run", max_steps=STEPS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("ckpt-*")} == before
-    moved, _ = trained(tmp_path, max_steps=STEPS)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")} == before
+    moved, _ = trained(tmp_path / "run", max_steps=STEPS)
     np.testing.assert_array_equal(moved, never_stopped)
 
 
 def test_no_validation_no_best(tmp_path):
     assert best_checkpoint(tmp_path) is None
+
+
+# Mean IoU by step, of the validations that a run makes that is never stopped.
+FIGURES = {4: 0.2, 8: 0.6, 12: 0.3, 14: 0.4}
+VALIDATED = {"max_steps": 14, "eval_every": 4, "steps_per_loop": 3, "checkpoint_every": 3}
+
+
+def validated(model_dir, calls=None, **options):
+    def validate(step):
+        if calls is not None:
+            calls.append(step)
+        return {"mean_iou": FIGURES[step]}
+
+    return trained(model_dir, validate=validate, **VALIDATED | options)
+
+
+def best_figures(model_dir):
+    return json.loads((model_dir / "best/best.json").read_text())
+
+
+def test_validations_and_the_best_are_the_same_wherever_it_was_stopped(tmp_path):
+    calls = []
+    moved, reference = validated(tmp_path / "reference", calls)
+    assert calls == [4, 8, 12, 14] and reference.best_mean_iou == 0.6
+    calls = []
+    for stop_at in (3, 6, 8, 11):
+        assert validated(tmp_path / "run", calls, stop_at=stop_at)[1] is None
+    resumed, result = validated(tmp_path / "run", calls)
+    assert calls == [4, 8, 12, 14]
+    np.testing.assert_array_equal(resumed, moved)
+    assert (
+        best_figures(tmp_path / "run")
+        == best_figures(tmp_path / "reference")
+        == {"checkpoint": "ckpt-8", "mean_iou": 0.6}
+    )
+    assert result.validation == reference.validation
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no_data", "no_index"])
+def test_the_last_step_s_checkpoint_is_written_again_when_damaged(tmp_path, damage):
+    """And best/ keeps what is readable."""
+    validated(tmp_path / "run")
+    reference = toy.saved(tmp_path / "run")
+    data, index = (tmp_path / f"run/checkpoints/ckpt-14.{suffix}" for suffix in ("data-00000-of-00001", "index"))
+    content = bytearray(data.read_bytes())
+    if damage == "cut":
+        data.write_bytes(content[:1000])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 255
+        data.write_bytes(content)
+    else:
+        (data if damage == "no_data" else index).unlink()
+    calls = []
+    _, result = validated(tmp_path / "run", calls)
+    assert result.steps == 14 and calls == [14]
+    for key, value in toy.saved(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, reference[key])
+    assert best_figures(tmp_path / "run")["checkpoint"] == "ckpt-8"
+
+
+def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
+    def damaging(step):
+        if step == 14:
+            data = tmp_path / "run/checkpoints/ckpt-14.data-00000-of-00001"
+            data.write_bytes(data.read_bytes()[:1000])
+        return {"mean_iou": step / 20}
+
+    trained(tmp_path / "run", **VALIDATED | {"validate": damaging})
+    assert "ckpt-14 is damaged on the disk, so best/ stays as it is" in capsys.readouterr().err
+    assert best_figures(tmp_path / "run")["checkpoint"] == "ckpt-12"
+    assert best_checkpoint(tmp_path / "run").endswith("best/ckpt-12")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0garbage"])
+def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(tmp_path, never_stopped, content):
+    trained(tmp_path / "run", max_steps=STEPS, stop_at=8)
+    state = tmp_path / "run/checkpoints/checkpoint"
+    state.unlink() if content is None else state.write_bytes(content)
+    assert latest_checkpoint(tmp_path / "run").endswith("ckpt-8")
+    steps = []
+    moved, _ = trained(tmp_path / "run", max_steps=STEPS, on_loop=lambda step, scalars: steps.append(step))
+    assert steps[0] == 10
+    np.testing.assert_array_equal(moved, never_stopped)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
+def test_a_damaged_best_json_does_not_stop_the_run_nor_lose_the_best(tmp_path, content):
+    validated(tmp_path / "run", stop_at=11)
+    (tmp_path / "run/best/best.json").write_bytes(content)
+    validated(tmp_path / "run")
+    assert best_checkpoint(tmp_path / "run").endswith("best/ckpt-8")
+
+
+def test_remains_of_killed_processes_are_removed(tmp_path):
+    validated(tmp_path / "run", stop_at=11)
+    run = tmp_path / "run"
+    (run / "checkpoints/ckpt-12_temp").mkdir()
+    (run / ".checkpoints-of-host-77").mkdir()
+    names = ["ckpt-12_temp/part-0", "checkpoint.tmp0123", "ckpt-2.data-00000-of-00001"]
+    remains = [run / "checkpoints" / name for name in names]
+    remains += [run / "best/ckpt-4.index", run / "best/.ckpt-9.77.part.index", run / ".config.7.part.flags"]
+    for path in remains:
+        path.write_bytes(b"")
+    validated(run)
+    assert [path for path in remains if path.exists()] == [] and not (run / ".checkpoints-of-host-77").exists()
+    assert sorted(path.name for path in (run / "best").iterdir()) == [
+        "best.json",
+        "ckpt-8.data-00000-of-00001",
+        "ckpt-8.index",
+    ]
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
+    process = start(tmp_path / "run", max_steps=10_000)
+    wait_for_checkpoint(tmp_path / "run", process, 2)
+    with pytest.raises(UserError, match=rf"is being trained by process {process.pid} on .*give another --model_dir"):
+        trained(tmp_path / "run", max_steps=10_000)
+    process.kill()
+    process.wait()
+    with locked(tmp_path / "run"):
+        pass  # The dead process has left no lock behind.
+
+
+def test_sigterm_is_obeyed_during_validation(tmp_path):
+    """The validation is made again at the next start."""
+    options = {"max_steps": 4, "steps_per_loop": 4, "checkpoint_every": 4}
+
+    def interrupted(step, stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise Stopped(signal.SIGTERM)
+
+    _, result = trained(tmp_path / "run", raw_validate=interrupted, **options)
+    assert result is None and latest_checkpoint(tmp_path / "run").endswith("ckpt-4")
+    calls = []
+    trained(tmp_path / "run", validate=lambda step: calls.append(step) or {"mean_iou": 0.1}, **options)
+    assert calls == [4]
+
+
+def test_the_real_validation_looks_for_the_signal_after_every_image(tmp_path):
+    from deeplab_tf import data
+    from deeplab_tf.evaluation.validation import make_validate
+    from deeplab_tf.inference import Segmenter
+    from deeplab_tf.stopping import StopRequest
+
+    trained(tmp_path / "run", max_steps=2)
+    segmenter = Segmenter.load(tmp_path / "run")
+    validate = make_validate(segmenter, data.evaluation_pipeline(toy.prepared(tmp_path / "data"), "val"))
+    stop = StopRequest()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            validate(2, stop)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--model_dir=.*/file/run cannot be written: Not a directory"):
+        train(tmp_path / "file/run", toy.prepared(tmp_path / "data"))

@@ -1,87 +1,154 @@
 """A small training that the tests run here or, for several devices and hosts and for kills, in processes of their own.
 
-As a process: `python -m tests.training.toy DEVICES '[{"save": "a.npz", ...}, ...]'`, one `trained(...)` per dictionary.
+As a process: `python -m tests.training.toy DEVICES '[{"model_dir": "a", "save": "a.npz", ...}, ...]'`, one
+`trained(...)` per dictionary.
 """
 
+import functools
 import json
+import os
 import pathlib
+import signal
 import sys
+from unittest import mock
 
 import numpy as np
 
 BATCH = 4
 CLASSES = 3
+IMAGES = 16
+SIDE = 65
 
 
-def make_dataset(start_step: int, host: int = 0, hosts: int = 1):
-    """Random colour patches; the class is the brightest channel. Later images of a batch have more ignored rows."""
+def prepared(folder: pathlib.Path) -> pathlib.Path:
+    """A prepared data set: colour patches whose class is the brightest channel; some images have ignored rows."""
     import tensorflow as tf
 
-    def batch(step):
-        coarse = tf.random.stateless_uniform([BATCH, 5, 5, 3], tf.stack([step, 0]))
-        image = tf.repeat(tf.repeat(255 * coarse, 13, axis=1), 13, axis=2)
-        label = tf.argmax(image, -1, output_type=tf.int32)
-        row = tf.range(65)[tf.newaxis, :, tf.newaxis]
-        ignored = row < 20 * tf.range(BATCH)[:, tf.newaxis, tf.newaxis]
-        share = slice(host * BATCH // hosts, (host + 1) * BATCH // hosts)
-        return {
-            "image": tf.cast(image, tf.uint8)[share],
-            "label": tf.cast(tf.where(ignored, 255, label), tf.uint8)[share],
-        }
-
-    return tf.data.Dataset.counter(tf.cast(start_step, tf.int64)).map(batch)
+    directory = folder / "toy" / "1.0.0"
+    if directory.is_dir():
+        return directory
+    directory.mkdir(parents=True)
+    splits = {"train": IMAGES, "val": 3}
+    shards = [{"name": name, "shardLengths": [str(size)]} for name, size in splits.items()]
+    (directory / "dataset_info.json").write_text(json.dumps({"splits": shards}))
+    metadata = {
+        "name": "toy",
+        "class_names": ["red", "green", "blue"],
+        "palette": (255 * np.eye(3, dtype=int)).tolist(),
+    }
+    (directory / "metadata.json").write_text(json.dumps(metadata | {"ignore_label": 255, "unions": {}}))
+    rng = np.random.default_rng(0)
+    for name, size in splits.items():
+        with tf.io.TFRecordWriter(str(directory / f"toy-{name}.tfrecord-00000-of-00001")) as writer:
+            for i in range(size):
+                image = np.kron(rng.integers(0, 256, (5, 5, 3)), np.ones((13, 13, 1))).astype(np.uint8)
+                label = image.argmax(-1).astype(np.uint8)
+                label[: 20 * (i % 4)] = 255
+                texts = {
+                    "image/encoded": tf.io.encode_png(image).numpy(),
+                    "image/filename": f"{i}.png".encode(),
+                    "image/segmentation/class/encoded": tf.io.encode_png(label[..., None]).numpy(),
+                }
+                feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for key, v in texts.items()}
+                for key in ("image/height", "image/width"):
+                    feature[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=[SIDE]))
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return directory
 
 
 def weights(model) -> np.ndarray:
-    return np.concatenate([variable.numpy().ravel() for variable in model.variables])
+    """All trained numbers; not the states of random generators."""
+    return np.concatenate([variable.numpy().ravel() for variable in model.weights if variable.dtype == "float32"])
+
+
+def saved(model_dir) -> dict[str, np.ndarray]:
+    """Everything in the last checkpoint of a run, by name."""
+    import tensorflow as tf
+
+    from deeplab_tf import run_folder
+
+    reader = tf.train.load_checkpoint(run_folder.latest_checkpoint(model_dir))
+    names = set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {name: reader.get_tensor(name) for name in names}
 
 
 def trained(
     model_dir,
     *,
-    strategy="one_device",
-    scales=(1.0,),
-    batch_norm="trainable",
-    learning_rate=0.01,
-    precision="float32",
-    loss_scale=2.0**15,
-    max_steps=6,
     stop_at=None,
     save=None,
-    **options,
+    loss_scale=2.0**15,
+    validate=None,
+    raw_validate=None,
+    on_loop=None,
+    **settings,
 ):
-    """How far the weights moved, and the result, of a training of `max_steps` (or up to `stop_at`)."""
+    """How far the weights moved, and the result, of a training; None as the result where it was stopped.
+
+    Args:
+        model_dir: folder of the run; the data set lies beside it.
+        stop_at: ask this process to stop, by SIGTERM, after the first loop that ends at this step or later.
+        save: file for how far the weights moved, or for the weights where it was stopped.
+        loss_scale: initial scale of the loss of float16.
+        validate: (step) -> scalars, in the place of the validation.
+        raw_validate: likewise, (step, stop) -> scalars.
+        on_loop: called after every loop with the step and the scalars.
+        **settings: of the recipe, in the place of the toy's own.
+    """
     import keras
 
-    from deeplab_tf import DeepLab
-    from deeplab_tf.training import CaffeSGD, caffe_multipliers, learning_rate_schedule, make_strategy
-    from deeplab_tf.training.run import train
+    from deeplab_tf.stopping import Stopped
+    from deeplab_tf.training import Recipe, assembly, train
 
-    keras.utils.set_random_seed(3)
-    strategy = make_strategy(strategy)
-    with strategy.scope():
-        model = DeepLab(
-            "resnet_tiny", "aspp_s", num_classes=CLASSES, scales=scales, batch_norm=batch_norm, dtype=precision
-        )
-        start = weights(model)
-        optimizer = CaffeSGD(
-            learning_rate_schedule("poly", learning_rate, max_steps),
-            multipliers=caffe_multipliers(model, classifier=1.0),
-        )
-        if precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
-    defaults = {"steps_per_loop": 2, "checkpoint_every": 2}
-    result = train(
-        model,
-        optimizer,
-        make_dataset,
-        model_dir=model_dir,
-        strategy=strategy,
-        max_steps=stop_at or max_steps,
-        batch_size=BATCH,
-        **defaults | options,
+    recipe = Recipe(
+        **{
+            "backbone": "resnet_tiny",
+            "head": "aspp_s",
+            "scales": (1.0,),
+            "batch_norm": "trainable",
+            "crop_size": SIDE,
+            "batch_size": BATCH,
+            "random_scale": (1.0,),
+            "mirror": False,
+            "max_steps": 6,
+            "learning_rate": 0.01,
+            "classifier_multiplier": 1.0,
+            "seed": 3,
+            "strategy": "one_device",
+            "steps_per_loop": 2,
+            "checkpoint_every": 2,
+            "eval_every": 0,
+        }
+        | settings
     )
-    moved = weights(model) - start
+    models, starts = [], []
+
+    def build(*args):
+        models.append(make_model(*args))
+        starts.append(weights(models[0]))
+        return models[0]
+
+    def look(step, scalars):
+        if on_loop:
+            on_loop(step, scalars)
+        if stop_at and step >= stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    make_model = assembly._model
+    scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=loss_scale)
+    raw_validate = raw_validate or (validate and (lambda step, stop: validate(step)))
+    make_validate = (lambda *args, **options: raw_validate) if raw_validate else assembly.make_validate
+    with (
+        mock.patch.object(assembly, "_model", build),
+        mock.patch("keras.optimizers.LossScaleOptimizer", scaled),
+        mock.patch.object(assembly, "make_validate", make_validate),
+    ):
+        directory = prepared(pathlib.Path(model_dir).parent / "data")
+        try:
+            result = train(model_dir, directory, recipe, on_loop=look)
+        except Stopped:
+            result = None
+    moved = weights(models[0]) - starts[0]
     if save:
         np.savez(save, moved=moved)
     return moved, result
@@ -94,5 +161,4 @@ if __name__ == "__main__":
     devices = int(sys.argv[1])
     tf.config.set_logical_device_configuration(cpu, devices * [tf.config.LogicalDeviceConfiguration()])
     for arguments in json.loads(sys.argv[2]):
-        pathlib.Path(arguments["model_dir"]).mkdir(parents=True, exist_ok=True)
         trained(**arguments)
