@@ -186,6 +186,7 @@ for _row in ROWS:
 
 
 @pytest.mark.parametrize("row", GROUPS.values())
+@pytest.mark.slow
 def test_two_steps_on_small_data(row, parsed, small_records, calm_networks, tmp_path):
     spec = importlib.util.spec_from_file_location("train", REPOSITORY / "train.py")
     train = importlib.util.module_from_spec(spec)
@@ -204,6 +205,7 @@ def test_two_steps_on_small_data(row, parsed, small_records, calm_networks, tmp_
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(tmp_path):
     command = [sys.executable, "tools/reproduce.py", f"--data_dir={tmp_path}"]
     result = subprocess.run([*command, "--table=10"], capture_output=True, text=True, timeout=120)

@@ -140,6 +140,8 @@ SERVE = """
 import sys
 sys.modules["keras"] = sys.modules["deeplab_tf"] = None
 import numpy as np, tensorflow as tf
+
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 served = tf.saved_model.load(sys.argv[1])
 paths = sys.argv[3:]
 images = [tf.io.decode_png(tf.io.read_file(path), channels=3) for path in paths]

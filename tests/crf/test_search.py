@@ -90,6 +90,7 @@ def test_goes_on_where_it_was_interrupted(scenes, tmp_path):
     assert scenes.taken == 0
 
 
+@pytest.mark.slow
 def test_goes_on_after_it_was_killed(scenes, tmp_path):
     """A process killed in the middle, and another one that ends what it began."""
     code = """

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import keras
+import pytest
 
 from deeplab_tf import DeepLab, Segmenter, data
 from deeplab_tf.crf import DenseCRF
@@ -13,6 +14,7 @@ from deeplab_tf.crf import DenseCRF
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_search_command(tmp_path):
     data.prepare("shapes", tmp_path / "tfds")
     keras.utils.set_random_seed(0)

@@ -239,6 +239,7 @@ def test_a_changed_byte_is_noticed(numbered, tmp_path):
         list(data.evaluation_pipeline(tmp_path, "train"))
 
 
+@pytest.mark.slow
 def test_a_process_with_a_stream_ends(shapes_dir):
     """Endless streams that are still being prefetched must not keep the interpreter from exiting."""
     code = "import sys; from deeplab_tf import data; " + "; ".join(

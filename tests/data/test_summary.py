@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from deeplab_tf import data
@@ -23,6 +24,7 @@ def test_counts_are_those_of_the_labels(shapes_dir):
         assert found.images[value] == sum((label == value).any() for label in labels)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_draws(shapes_dir):
     data_dir = pathlib.Path(shapes_dir).parents[1]
     command = [sys.executable, PREPARE, "--dataset=shapes", f"--data_dir={data_dir}", "--summarize"]

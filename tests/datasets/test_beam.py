@@ -23,6 +23,7 @@ def camvid(raw, grid):
     return raw
 
 
+@pytest.mark.slow
 def test_beam_writes_the_same_examples(camvid):
     plain = camvid.examples(camvid.prepare("camvid", on_error="skip"), "train+val")
     directory = camvid.prepare("camvid", on_error="skip", overwrite=True, beam_pipeline_options=OPTIONS)
@@ -36,6 +37,7 @@ def test_beam_writes_the_same_examples(camvid):
     assert not list(pathlib.Path(directory).glob("skipped-*"))
 
 
+@pytest.mark.slow
 def test_a_bad_file_stops_it(camvid):
     with pytest.raises(UserError, match="trainannot/3.png: cannot be read as an image"):
         camvid.prepare("camvid", beam_pipeline_options=OPTIONS)

@@ -18,6 +18,7 @@ def run(folder, *flags):
     return subprocess.run([sys.executable, PREPARE, *flags], capture_output=True, text=True, cwd=folder)
 
 
+@pytest.mark.slow
 def test_it_runs_from_anywhere_and_says_what_it_made(raw, grid):
     for split in ("train", "val"):
         raw.image(f"{split}/a.png")
@@ -30,6 +31,7 @@ def test_it_runs_from_anywhere_and_says_what_it_made(raw, grid):
     assert {path.name for path in raw.data_dir.iterdir()} == {"camvid"}
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line(raw, grid):
     for split in ("train", "val"):
         raw.image(f"{split}/a.png")

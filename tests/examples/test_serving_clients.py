@@ -35,6 +35,8 @@ pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc  # noqa: E402
 from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "serving"
 MODELS = {"deeplab": ("labels", "probabilities"), "labels_only": ("labels",)}

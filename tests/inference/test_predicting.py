@@ -151,6 +151,7 @@ predict.flags.run(predict.main, "predict.py")
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_after_the_images_under_way(segmenter, photograph, tmp_path):
     """Its own process, which interrupts itself when it writes the first image; the next call does the rest."""
     for i in range(40):

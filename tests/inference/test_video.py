@@ -124,6 +124,7 @@ def test_a_camera_gives_its_newest_frame_and_the_video_keeps_time(segmenter, str
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_ends_a_camera_with_a_whole_video(segmenter, photograph, street, tmp_path, signal_number):
     """The command itself, with a long video in the place of a camera."""
     frames = frames_of(street)

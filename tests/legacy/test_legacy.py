@@ -117,6 +117,7 @@ def test_an_export_is_served(unpacked, expected):
     assert_same_labels(found["labels"][0].numpy(), expected["crf_labels"])
 
 
+@pytest.mark.slow
 def test_training_continues(workplace, expected):
     """To the weights that the old code had reached: data, momentum and schedule go on where they were."""
     result = run_command("train.py", "--flagfile=run/config.flags", "--model_dir=run", cwd=workplace)
@@ -132,6 +133,7 @@ def test_training_continues(workplace, expected):
         np.testing.assert_allclose(reached[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated(workplace):
     before = json.loads((workplace / "run/evaluation.json").read_text())
     result = run_command("evaluate.py", "--model_dir=run", "--crf", cwd=workplace)

@@ -13,6 +13,7 @@ from tests.helpers import randomise
 @pytest.mark.parametrize(
     "backbone, network", [("vgg16", pytorch_networks.VGG16), ("resnet101", pytorch_networks.ResNet)]
 )
+@pytest.mark.slow
 def test_logits_equal_pytorchs(backbone, network):
     model = randomise(DeepLab(backbone, "aspp_l", num_classes=21))
     theirs = pytorch_networks.take_weights(network(), model)

@@ -31,6 +31,7 @@ np.savez(folder + "/scores.npz", **arrays)
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 @pytest.mark.parametrize("backbone", ["resnet_tiny", "efficientnet_lite0"])
+@pytest.mark.slow
 def test_another_backend_scores_as_tensorflow_does(backend, backbone, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}: pip install {backend}")

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
 DROPOUT = {"backbone": "vgg16", "head": "large_fov", "batch_norm": "auto", "max_steps": 2, "checkpoint_every": 2}

@@ -19,6 +19,8 @@ from deeplab_tf.training import train
 from tests.training import toy
 from tests.training.toy import trained
 
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 30
 

@@ -74,6 +74,7 @@ IMAGES = np.random.default_rng(1).integers(0, 256, (1, 97, 97, 3), dtype=np.uint
 
 
 @pytest.mark.parametrize("head, rates, generation", [("large_fov", (12,), "old"), ("aspp_l", (6, 12, 18, 24), "new")])
+@pytest.mark.slow
 def test_vgg16(head, rates, generation, tmp_path):
     network = randomise(pytorch_networks.VGG16(rates=rates))
     with torch.no_grad():
@@ -110,6 +111,7 @@ def caffemodel(path, layers, suffixes=("",)) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_resnet101_of_three_scales(released_resnet101, tmp_path):
     expected, layers = released_resnet101
     source = caffemodel(tmp_path / "x.caffemodel", layers, ("", "_res075", "_res05"))
@@ -185,6 +187,7 @@ def test_a_blob_with_too_few_numbers(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("generation", ["old", "new"])
+@pytest.mark.slow
 def test_dense_layers_become_convolutions(generation, tmp_path):
     """The ImageNet VGG-16 of Caffe has dense layers, which older files write as [1, 1, out, in]."""
     rng = np.random.default_rng(0)

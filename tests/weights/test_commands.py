@@ -33,6 +33,7 @@ def voc_network(tmp_path) -> DeepLab:
     return model
 
 
+@pytest.mark.slow
 def test_weights_become_a_run_that_predicts(voc_network, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     (tmp_path / "photos").mkdir()
@@ -59,6 +60,7 @@ def test_weights_become_a_run_that_predicts(voc_network, tmp_path):
     assert again.returncode == 1 and "holds a run already" in again.stderr and "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_network, tmp_path):
     flags = (*NETWORK, "--initial_weights=x.weights.h5")  # --dataset is shapes, with four classes
     result = run("tools/convert_weights.py", *flags, "--output=y.weights.h5", cwd=tmp_path)
@@ -70,6 +72,7 @@ def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_netw
     assert not (tmp_path / "released").exists()
 
 
+@pytest.mark.slow
 def test_training_starts_from_weights_with_frozen_layers(voc_network, tmp_path):
     result = run(
         "train.py",

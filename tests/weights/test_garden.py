@@ -35,6 +35,7 @@ def assert_equal_features(model: DeepLab, garden) -> None:
 
 
 @pytest.mark.parametrize("output_stride, items", [(32, "backbone"), (8, "model")])
+@pytest.mark.slow
 def test_features_of_resnet101(output_stride, items, tmp_path):
     garden = network(output_stride, 1e-3)
     tf.train.Checkpoint(**{items: garden}).save(str(tmp_path / "ckpt"))

@@ -30,6 +30,7 @@ def features(model: DeepLab, layer: str, images: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(network(model.preprocess(images)))
 
 
+@pytest.mark.slow
 def test_resnet101_has_their_features(resnet, photographs, tmp_path, monkeypatch):
     theirs = resnet(keras.applications.resnet.preprocess_input(photographs.astype("float32"))).numpy()
     resnet.save_weights(tmp_path / "x.weights.h5")
@@ -61,6 +62,7 @@ def test_vgg16_has_their_features(vgg, photographs, monkeypatch):
     np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_vgg16_with_the_whole_kernel_has_the_dense_layers_scores(vgg, photographs, monkeypatch):
     """At output stride 32 the middle of fc_7x7's map sees what the dense layers see of pool5's 7x7."""
     monkeypatch.setattr(keras.applications, "VGG16", lambda weights, include_top: vgg)
@@ -73,6 +75,7 @@ def test_vgg16_with_the_whole_kernel_has_the_dense_layers_scores(vgg, photograph
 
 
 @pytest.mark.parametrize("head, taps", [("fc_4x4_r4", [0, 2, 4, 6]), ("large_fov", [0, 3, 6]), ("aspp_l", [0, 3, 6])])
+@pytest.mark.slow
 def test_fc6_and_fc7_are_subsampled(head, taps, vgg, monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", lambda weights, include_top: vgg)
     model = DeepLab("vgg16", head, 3)
