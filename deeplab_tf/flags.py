@@ -119,6 +119,9 @@ _OTHERS = (
     _flag("comparison", "this", "file", None, "An evaluation*.json of a run."),
     _flag("comparison", "other", "file", None, "Another one, of the same images."),
     _flag(
+        "comparison", "trimap_chart", "string", None, "Draw both runs' trimap curves (Fig. 10) there: .svg, .png, .pdf."
+    ),
+    _flag(
         "prediction",
         "input",
         "string",
@@ -275,7 +278,7 @@ OBEYED = {
         *("predictions", "labels", "prediction_suffix", "label_suffix", "prediction_ids", "label_ids"),
         *("ignore_label", "classes", "score_file", "dataset", "data_dir", "cores"),
     ),
-    "tools/compare.py": ("this", "other"),
+    "tools/compare.py": ("this", "other", "trimap_chart"),
     "tools/convert_weights.py": ("model_dir", "dataset", "data_dir", "initial_weights", "seed", "output", *_NETWORK),
     "tools/reproduce.py": ("table", "dry_run", "data_dir", "raw_dir"),
     "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),

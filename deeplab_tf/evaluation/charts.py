@@ -2,12 +2,14 @@
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
 from deeplab_tf.evaluation.plots import confusion_figure, plain_texts
+from deeplab_tf.inference.stream import CRF, NETWORK
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"
 
@@ -40,19 +42,34 @@ def confusion_matrix(evaluation: Evaluation) -> str:
 
 def trimap_curve(evaluation: Evaluation) -> str:
     """Mean IoU against the width of the band around boundaries, before and after the CRF."""
+    return _svg(trimap_figure({"": evaluation.as_json()["trimap"]}))
+
+
+def trimap_figure(runs: Mapping[str, Mapping[str, Sequence]]) -> Figure:
+    """Curves of the quality near boundaries in one chart, as in Fig. 10b.
+
+    Args:
+        runs: by the name of a run, the "trimap" of its `Evaluation.as_json`: "widths" in pixels, and the mean IoU in
+            the bands of these widths, in [0, 1], after "network" and after "crf". A run has one colour, the network
+            alone a dashed line; a single run has a colour for each stage.
+    """
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    curves = [
-        (STAGES["network"], evaluation.network_trimap, _BEFORE),
-        (STAGES["crf"], evaluation.crf_trimap, _AFTER),
-    ]
-    for name, curve, color in curves:
-        if curve is not None:
-            axes.plot(curve.widths, 100 * np.array(curve.mean_iou), "o-", color=color, markersize=4, label=name)
+    for i, (run, curves) in enumerate(runs.items()):
+        for stage, own_color in ((NETWORK, _BEFORE), (CRF, _AFTER)):
+            if stage in curves:
+                axes.plot(
+                    curves["widths"],
+                    100 * np.array(curves[stage], float),
+                    "o--" if len(runs) > 1 and stage == NETWORK else "o-",
+                    color=f"C{i}" if len(runs) > 1 else own_color,
+                    markersize=4,
+                    label=" ".join(plain_texts([run, STAGES[stage]])).strip(),
+                )
     axes.set(xlabel="width of the band around boundaries, pixels", ylabel="mean IoU, %", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    return _svg(figure)
+    return figure
 
 
 def crf_gain(evaluation: Evaluation) -> str:

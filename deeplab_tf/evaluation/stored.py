@@ -27,6 +27,7 @@ class StoredEvaluation:
         images: number of images.
         mean_iou: in [0, 1] by stage, "network" and, where there was one, "crf".
         image_counts: counts of every image.
+        trimap: curves of the quality near boundaries, see `charts.trimap_figure`; empty where there are none.
     """
 
     path: pathlib.Path
@@ -34,6 +35,7 @@ class StoredEvaluation:
     images: int
     mean_iou: Mapping[str, float]
     image_counts: ImageCounts
+    trimap: Mapping[str, Any]
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
@@ -61,7 +63,7 @@ class StoredEvaluation:
                 raise UserError(
                     f"{path} and {image_counts_beside(path).name} are of different evaluations; evaluate again"
                 )
-        return cls(path, written["made_with"], images, mean_iou, counts)
+        return cls(path, written["made_with"], images, mean_iou, counts, written.get("trimap", {}))
 
     def answers(self, wanted: Mapping[str, Any]) -> bool:
         """Whether the figures are those of an evaluation made with `wanted`, but for `limit`.

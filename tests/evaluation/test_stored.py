@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,11 +14,13 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import (
     StoredEvaluation,
+    charts,
     compare,
     compare_stored,
     compare_with_run,
     evaluate,
     evaluate_and_draw,
+    trimap,
 )
 
 DATA = {"dataset": "shapes", "split": "val"}
@@ -40,7 +45,7 @@ def test_the_file_says_what_was_evaluated(segmenter, examples, tmp_path):
     evaluation = write(evaluated, examples, tmp_path, limit=5, name="first5")
     made_with = json.loads((tmp_path / "evaluation_first5.json").read_text())["made_with"]
     assert made_with == evaluation.made_with
-    assert made_with["dataset"], made_with["split"] == ("shapes", "val")
+    assert (made_with["dataset"], made_with["split"]) == ("shapes", "val")
     assert (made_with["limit"], made_with["checkpoint"], made_with["mirror"]) == (5, "ckpt-7", True)
     assert made_with["scales"] == [0.5, 1.0] and made_with["tile_size"] is None
     assert made_with["crf"]["bilateral_weight"] == 5.0
@@ -146,3 +151,27 @@ def test_names_that_are_hard_to_write_down(segmenter, examples, tmp_path):
     from deeplab_tf.evaluation import write_report
 
     write_report(tmp_path, evaluation, named, examples, title="names")
+
+
+def test_the_trimap_curves_of_two_runs_stand_in_one_chart(segmenter, examples, tmp_path):
+    """Fig. 10b: two networks, each before and after its CRF."""
+    refined = variant(segmenter, crf=DenseCRF(iterations=1))
+    write(refined, examples, tmp_path / "a")
+    write(variant(refined, crf=refined.crf, mirror=True), examples, tmp_path / "b")
+    stored = {name: StoredEvaluation.load(tmp_path / name / "evaluation.json") for name in "ab"}
+    (axes,) = charts.trimap_figure({name: evaluation.trimap for name, evaluation in stored.items()}).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["a network", "a network + CRF", "b network", "b network + CRF"]
+    for name, evaluation in stored.items():
+        np.testing.assert_allclose(
+            lines[f"{name} network"].get_ydata(), 100 * np.array(evaluation.trimap["network"], float)
+        )
+        np.testing.assert_array_equal(lines[f"{name} network"].get_xdata(), trimap.WIDTHS)
+    colors = [line.get_color() for line in axes.lines]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    command = [sys.executable, "tools/compare.py", *(f"--{flag}={tmp_path / name}/evaluation.json" for flag, name in
+               (("this", "a"), ("other", "b"))), f"--trimap_chart={tmp_path}/fig10.svg"]  # fmt: skip
+    root = pathlib.Path(__file__).parents[2]
+    output = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "mirror" in output and "fig10.svg" in output
+    assert (tmp_path / "fig10.svg").read_text().count("network + CRF") >= 2
