@@ -66,7 +66,7 @@ def refine_folder(
         map_dir: for every image a map of the same stem and size: probabilities, .npy or .npz (one array, or one named
             "probabilities"), float [H, W, C] or [C, H, W]; or labels, .png with a class number a pixel.
         output_dir: gets indexed PNG masks of the same stems; another folder than the other two.
-        crf: the CRF; default: the paper's parameters.
+        crf: the CRF; default: those of the released ResNet-101.
         num_classes: C of label maps; by default the largest label in the folder plus one.
         confidence: of label maps; see `label_probabilities`.
         ignore_label: of label maps.

@@ -13,7 +13,7 @@ from deeplab_tf import crf
 from deeplab_tf.crf.search_result import SearchResult
 from deeplab_tf.inference.segmenter import Segmenter
 
-# Validation images in the paper's search (Sec. 4.1).
+# Validation images in the paper's search (Sec. 4.1.1).
 IMAGES = 100
 
 

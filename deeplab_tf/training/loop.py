@@ -31,8 +31,9 @@ _DIVERGED = 1e5  # A sum of mean cross-entropies starts at about ln(classes) per
 class DeepLabTrainer(orbit.StandardTrainer):
     """Updates a DeepLab by the gradient of the sum of the losses of its score maps.
 
-    With multi-scale inputs there is one loss for the map of each scale and one for the fused map. Each is the mean
-    over all labelled positions of the whole batch, however they are spread over replicas and micro-batches.
+    With multi-scale inputs there is one loss for the map of each scale and one for the fused map, as in the release.
+    Each is the mean over all labelled positions of the whole batch, however they are spread over replicas and
+    micro-batches; with `loss_normalization="image"` the mean over the images of the means over their positions.
 
     Args:
         model: built inside the scope of `strategy`.

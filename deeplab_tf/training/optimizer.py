@@ -85,7 +85,7 @@ class CaffeSGD(keras.optimizers.SGD):
 
 
 def caffe_multipliers(model: keras.Model, classifier: float = 10.0) -> dict[str, float]:
-    """The paper's learning-rate multipliers, by the path of the variable (Sec. 4.1).
+    """Learning-rate multipliers by the path of the variable: the classifier's kernel (Sec. 4.1.1), biases (release).
 
     The classifier's kernel learns `classifier` times faster than the rest, its bias twice that; other biases, which
     only VGG-16 has, learn twice as fast as their kernels.

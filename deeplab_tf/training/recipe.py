@@ -67,7 +67,8 @@ def _inference(kind: str, default: Any, help_text: str, **limits: Any) -> Any:
 class Recipe:
     """All that a training depends on besides its data set. The fields are the flags of train.py of the same names.
 
-    The defaults are those of the paper's ResNet-101 where it has them. Tuples may be given as any sequence of numbers.
+    The defaults are those of the paper's ResNet-101 where its text or the release has them. Tuples may be given as any
+    sequence of numbers.
 
     Raises:
         UserError: a value is of another type, out of range or not one of its choices; the message names the flag.
