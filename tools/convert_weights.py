@@ -1,66 +1,103 @@
-"""Converts weights of other makers, or a checkpoint: into a weight file, or into a run for the other commands.
+"""Makes a run of other people's weights, for predict.py, evaluate.py and export_saved_model.py; or a weight file.
 
-python tools/convert_weights.py --flagfile=voc.flags --initial_weights=x.caffemodel --model_dir=runs/released
-python tools/convert_weights.py --backbone=vgg16 --head=large_fov --initial_weights=x.caffemodel --output=x.weights.h5
+python tools/convert_weights.py train2_iter_20000.caffemodel --model_dir=runs/released
+python predict.py --model_dir=runs/released --input='photos/*.jpg' --output_dir=out --crf
 
-The network is that of --backbone and --head. A run also needs the --dataset that the classifier was trained on, whose
-classes have names and colours; then predict.py, evaluate.py and export_saved_model.py take the folder like one of
-train.py.
+The file tells its network: backbone, head, classes, scales, colours, average pool. Flags of the network that are given
+win. A run has the classes of --dataset; without it 21 classes are taken as those of VOC 2012, and 19 as Cityscapes'.
 """
 
-import pathlib
-import shlex
+import sys
 
 from deeplab_tf import flags
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 
+_DATASETS_BY_CLASSES = {21: "voc2012", 19: "cityscapes"}
+
 
 def main() -> None:
     """Loads --initial_weights, writes --output and, where --model_dir is given, a run."""
-    from deeplab_tf import data, training, weights
-    from deeplab_tf.inference import Segmenter
-    from deeplab_tf.run_folder import DESCRIPTION_FILE
+    from deeplab_tf import DeepLab, weights
 
     if not FLAGS.output and not FLAGS.model_dir:
-        raise UserError("nothing to write: give --output=x.weights.h5, or --model_dir for a run, or both")
-    model_dir = pathlib.Path(FLAGS.model_dir).expanduser() if FLAGS.model_dir else None
-    if model_dir and (model_dir / DESCRIPTION_FILE).exists():
-        raise UserError(f"--model_dir={model_dir} holds a run already; give another folder")
-
-    info = data.info(FLAGS.dataset, FLAGS.data_dir)
-    model = new_model(info.num_classes)
-    report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed)
-    if model_dir and report.classes != info.num_classes:
-        found = f"a classifier for {report.classes} classes" if report.classes else f"no classifier for {FLAGS.head}"
+        raise UserError("nothing to write: give --model_dir=runs/x for a run, or --output=x.weights.h5, or both")
+    given = {name: value for name, value in flags.model_options().items() if _is_given(name)}
+    source = weights.examine(FLAGS.initial_weights, given.get("backbone"))
+    arguments = source.network | given
+    needed = [name for name in ("backbone", "head") if name not in arguments]
+    if needed:
         raise UserError(
-            f"{FLAGS.initial_weights} has {found}, --dataset={FLAGS.dataset} has {info.num_classes} classes: a run "
-            "needs the data set that it was trained on; or give --output alone"
+            f"{FLAGS.initial_weights} ({source.kind}) does not tell its {' and '.join(needed)}: give "
+            + ", ".join(f"--{name}" for name in needed)
         )
-    if report.classes not in (None, info.num_classes):  # The file keeps the classifier, whatever its classes are.
-        model = new_model(report.classes)
-        report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed)
+    info = _classes(arguments.get("num_classes"), source.kind)
+    model = DeepLab(**{"num_classes": info.num_classes if info else None} | arguments)
+    report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed, overrule=tuple(given))
+    print(f"network      {', '.join(f'{name}={value}' for name, value in arguments.items())}")
     print(report)
-
     if FLAGS.output:
         weights.save(model, FLAGS.output)
-        print(
-            f"written      {FLAGS.output}, for --initial_weights with --backbone={FLAGS.backbone} --head={FLAGS.head}"
+        print(f"written      {FLAGS.output}, for --initial_weights")
+    if FLAGS.model_dir:
+        _write_run(model, info, source, report)
+
+
+def _is_given(name: str) -> bool:
+    return FLAGS[name].present > 0
+
+
+def _classes(num_classes: int | None, kind: str):
+    """The data set whose classes a run has; None where only a weight file is written and none is needed."""
+    from deeplab_tf import data
+
+    name = FLAGS.dataset if _is_given("dataset") else _DATASETS_BY_CLASSES.get(num_classes)
+    if not FLAGS.model_dir and num_classes is not None:
+        return None
+    if name is None:
+        found = f"a classifier for {num_classes} classes" if num_classes else "no classifier"
+        raise UserError(
+            f"{FLAGS.initial_weights} ({kind}) has {found}: give --dataset, the data set whose classes they are"
         )
-    if model_dir:
-        training.write_config(model_dir, FLAGS.data_dir, FLAGS.dataset, flags.recipe())
-        Segmenter(model, info=info).save(model_dir)
-        print(f"written      {model_dir}, classes of {info.name}")
-        run = shlex.quote(f"--model_dir={model_dir}")
-        print(f"next         python predict.py {run} --input='photos/*.jpg' --output_dir=out")
+    info = data.info(name, FLAGS.data_dir)
+    if num_classes not in (None, info.num_classes):
+        raise UserError(
+            f"{FLAGS.initial_weights} has a classifier for {num_classes} classes, --dataset={name} has "
+            f"{info.num_classes}: a run needs the data set that it was trained on; or give --output alone"
+        )
+    return info
 
 
-def new_model(num_classes: int):
-    """The network that the flags describe."""
-    from deeplab_tf import DeepLab
+def _write_run(model, info, source, report) -> None:
+    """The folder of a run: the network, its classes, and the CRF that was published with it."""
+    import dataclasses
+    import pathlib
+    import shlex
 
-    return DeepLab(num_classes=num_classes, **flags.model_options())
+    from deeplab_tf import training
+    from deeplab_tf.crf import DenseCRF
+    from deeplab_tf.inference import Segmenter
+    from deeplab_tf.run_folder import CRF_FILE, DESCRIPTION_FILE
+
+    model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
+    if (model_dir / DESCRIPTION_FILE).exists():
+        raise UserError(f"--model_dir={model_dir} holds a run already; give another folder")
+    if report.classes != info.num_classes:
+        raise UserError(f"{FLAGS.initial_weights} has no classifier for the head {model.head}; give --output alone")
+    of_the_network = ("backbone", "head", "scales", "output_stride", "average_pool")
+    recipe = dataclasses.replace(flags.recipe(), **{name: getattr(model, name) for name in of_the_network})
+    training.write_config(model_dir, FLAGS.data_dir, info.name, recipe)
+    Segmenter(model, info=info).save(model_dir)
+    print(f"written      {model_dir}, classes of {info.name}")
+    if source.crf:
+        known = {field.name for field in dataclasses.fields(DenseCRF)}
+        DenseCRF(**{name: value for name, value in source.crf.items() if name in known}).save(model_dir / CRF_FILE)
+        print(f"written      {model_dir / CRF_FILE}: the CRF of the release of this network")
+    run = shlex.quote(f"--model_dir={model_dir}")
+    print(f"next         python predict.py {run} --input='photos/*.jpg' --output_dir=out --crf")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--initial_weights={sys.argv[1]}"
     flags.run(main, "tools/convert_weights.py", required=("initial_weights",), writes=("model_dir",))

@@ -47,10 +47,6 @@ class AtrousConv2D(layers.Conv2D):
         self.rate = rate
         self.implementation = implementation
 
-    def set_geometry(self, strides: int, rate: int) -> None:
-        """Changes the stride and the rate; the weights stay as they are."""
-        self.strides, self.dilation_rate, self.rate = (strides, strides), (rate, rate), rate
-
     def convolution_op(self, inputs, kernel):
         """The convolution without its bias; called by `keras.layers.Conv2D`."""
         if self.kernel_size == (1, 1):

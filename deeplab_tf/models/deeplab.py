@@ -1,7 +1,7 @@
 """DeepLab v2: a dense network shared by several scales of the image, fused by maximum (Sec. 3.2 and 4.2)."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -35,10 +35,10 @@ class DeepLab(keras.Model):
         dropout: rate after fc6 and fc7 of VGG-16; the ResNet heads have no dropout.
         average_pool: VGG-16 only: whether a 3x3 average pool follows pool5, as in the LargeFOV release of 2015. The
             paper's text has none, so it is off by default. It has no parameters.
-        bottleneck: ResNets only: "caffe" (the stride of a stage in its first 1x1 convolution; also the way of Keras'
-            ResNets), "torchvision" or "garden" (in the 3x3 convolution, see `deeplab_tf.models.resnet.BOTTLENECKS`).
-        preprocessing: "caffe", "keras" or "torch": the colour statistics that the weights were trained with.
-            `deeplab_tf.weights.load` sets these two to what its weights need.
+        block_style: ResNets only: "caffe" (the stride of a stage is in its first 1x1 convolution; Keras' ResNets too),
+            "pytorch" or "garden" (in the 3x3 convolution, see `deeplab_tf.models.resnet.BLOCK_STYLES`).
+        preprocessing: "caffe", "keras", "torch" or "lite": the colour statistics that the weights were trained with.
+            `deeplab_tf.weights.describe` says which of these a weight file needs.
         name, dtype: as for any Keras model.
 
     Raises:
@@ -61,7 +61,7 @@ class DeepLab(keras.Model):
         batch_norm: str | None = None,
         dropout: float = 0.5,
         average_pool: bool = False,
-        bottleneck: str = "caffe",
+        block_style: str = "caffe",
         preprocessing: str = "caffe",
         name: str = "deeplab",
         dtype=None,
@@ -73,7 +73,8 @@ class DeepLab(keras.Model):
         _check_choice("atrous", atrous, IMPLEMENTATIONS)
         _check_choice("batch_norm", batch_norm, (None,) if is_vgg else (None, *resnet.BATCH_NORMS), backbone)
         _check_choice("average_pool", average_pool, (False, True) if is_vgg else (False,), backbone)
-        _check_choice("bottleneck", bottleneck, ("caffe",) if is_vgg else resnet.BOTTLENECKS, backbone)
+        is_resnet = backbone.startswith("resnet")
+        _check_choice("block_style", block_style, resnet.BLOCK_STYLES if is_resnet else ("caffe",), backbone)
         _check_choice("preprocessing", preprocessing, STYLES)
         _check_numbers(num_classes, dropout)
         super().__init__(name=name, dtype=dtype, autocast=False)
@@ -86,7 +87,8 @@ class DeepLab(keras.Model):
         self.batch_norm = batch_norm
         self.dropout = dropout
         self.average_pool = average_pool
-        self._bottleneck = bottleneck
+        self.block_style = block_style
+        self.preprocessing = preprocessing
 
         self.preprocess = Preprocessing(preprocessing, name="preprocessing")
         images = keras.Input((None, None, 3), name="preprocessed_images", dtype="float32")
@@ -100,7 +102,7 @@ class DeepLab(keras.Model):
             if backbone == "efficientnet_lite0":
                 features = efficientnet.efficientnet_lite0(images, output_stride, norm, atrous, self.dtype_policy)
             else:
-                features = resnet.resnet(images, backbone, output_stride, norm, bottleneck, atrous, self.dtype_policy)
+                features = resnet.resnet(images, backbone, output_stride, norm, block_style, atrous, self.dtype_policy)
             scores, names = heads.resnet_head(features, head, num_classes, output_stride, atrous, self.dtype_policy)
         self.classifier_layers = names
         self.network = keras.Model(images, scores, name="network")
@@ -109,27 +111,6 @@ class DeepLab(keras.Model):
     def build(self, input_shape=None) -> None:
         """Nothing is left to build: every weight exists since construction."""
         self.built = True
-
-    @property
-    def bottleneck(self) -> str:
-        """Where the blocks of a ResNet have their strides; to be set before the first call."""
-        return self._bottleneck
-
-    @bottleneck.setter
-    def bottleneck(self, bottleneck: str) -> None:
-        _check_choice("bottleneck", bottleneck, ("caffe",) if self.backbone == "vgg16" else resnet.BOTTLENECKS)
-        if bottleneck != self._bottleneck:
-            resnet.set_bottleneck(self.network, bottleneck, self.output_stride)
-            self._bottleneck = bottleneck
-
-    @property
-    def preprocessing(self) -> str:
-        """The style of the colour statistics in use; setting it replaces them."""
-        return self.preprocess.style
-
-    @preprocessing.setter
-    def preprocessing(self, style: str) -> None:
-        self.preprocess.style = style
 
     def call(self, images, training: bool = False):
         """Scores every output position of a batch of images.
@@ -225,6 +206,11 @@ class DeepLab(keras.Model):
     def load_own_variables(self, store) -> None:
         """Nothing to read: the weights are the layers'; called by Keras."""
 
+    @classmethod
+    def from_config(cls, config: dict) -> "DeepLab":
+        """The model of a configuration, also of those that named `block_style` "bottleneck"."""
+        return super().from_config(current_config(config))
+
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {
@@ -237,14 +223,23 @@ class DeepLab(keras.Model):
             "batch_norm": self.batch_norm,
             "dropout": self.dropout,
             "average_pool": self.average_pool,
-            "bottleneck": self.bottleneck,
+            "block_style": self.block_style,
             "preprocessing": self.preprocessing,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
 
-def _check_choice(argument: str, found, allowed: Sequence, backbone: str = "") -> None:
+def current_config(config: dict) -> dict:
+    """A configuration of any version in today's words: `block_style` was "bottleneck", its "pytorch" "torchvision"."""
+    config = dict(config)
+    if "bottleneck" in config:
+        style = config.pop("bottleneck")
+        config["block_style"] = "pytorch" if style == "torchvision" else style
+    return config
+
+
+def _check_choice(argument: str, found, allowed: Collection, backbone: str = "") -> None:
     if found not in allowed:
         where = f" for {backbone}" if backbone else ""
         raise UserError(f"{argument}={found!r} is not allowed{where}; expected one of {', '.join(map(repr, allowed))}")

@@ -8,7 +8,7 @@ from deeplab_tf.models.atrous import AtrousConv2D
 from deeplab_tf.models.dropout import Dropout
 
 # VGG-16: side of fc6's kernel, filters of fc6 and fc7, and the rate of each branch, at output stride 8.
-_VGG_HEADS = {
+VGG_HEADS = {
     "fc_7x7_r4": (7, 4096, (4,)),
     "fc_4x4_r4": (4, 4096, (4,)),
     "fc_4x4_r8": (4, 4096, (8,)),
@@ -17,14 +17,12 @@ _VGG_HEADS = {
     "aspp_l": (3, 1024, (6, 12, 18, 24)),
 }
 # ResNet: side of the classifier's kernel, and the rate of each branch, at output stride 8.
-_RESNET_HEADS = {
+RESNET_HEADS = {
     "linear": (1, (1,)),
     "large_fov": (3, (12,)),
     "aspp_s": (3, (2, 4, 8, 12)),
     "aspp_l": (3, (6, 12, 18, 24)),
 }
-VGG_HEADS = tuple(_VGG_HEADS)
-RESNET_HEADS = tuple(_RESNET_HEADS)
 
 
 def _rate_at(rate: int, output_stride: int) -> int:
@@ -49,7 +47,7 @@ def vgg_head(
     Returns:
         the symbolic score map [B, h, w, num_classes] and the names of the classifier layers.
     """
-    kernel_size, filters, rates = _VGG_HEADS[head]
+    kernel_size, filters, rates = VGG_HEADS[head]
     conv = functools.partial(
         AtrousConv2D, activation="relu", kernel_initializer="he_normal", implementation=atrous, dtype=dtype
     )
@@ -79,7 +77,7 @@ def resnet_head(features, head: str, num_classes: int, output_stride: int, atrou
     Returns:
         the symbolic score map [B, h, w, num_classes] and the names of the classifier layers.
     """
-    kernel_size, rates = _RESNET_HEADS[head]
+    kernel_size, rates = RESNET_HEADS[head]
     names = ["fc1"] if len(rates) == 1 else [f"fc1_c{i}" for i in range(len(rates))]
     scores = [
         _classifier(num_classes, kernel_size, _rate_at(rate, output_stride), atrous, dtype, name)(features)

@@ -20,7 +20,7 @@ _STYLES = {
 STYLES = tuple(_STYLES)
 
 
-def _color_transform(style: str) -> tuple[np.ndarray, np.ndarray]:
+def color_transform(style: str) -> tuple[np.ndarray, np.ndarray]:
     """The 3x3 matrix and the offset of `output = rgb @ matrix + offset`."""
     if style not in _STYLES:
         raise UserError(f"preprocessing={style!r} is not known; expected one of {', '.join(STYLES)}")
@@ -46,28 +46,24 @@ class Preprocessing(layers.Layer):
     def __init__(self, style: str = "caffe", **kwargs):
         kwargs["dtype"] = "float32"  # 0..255 does not fit a half-precision float
         super().__init__(trainable=False, **kwargs)
-        matrix, offset = _color_transform(style)
+        self.style = style
+        matrix, offset = color_transform(style)
         self.matrix = self.add_weight(shape=(3, 3), initializer="zeros", trainable=False, name="matrix")
         self.offset = self.add_weight(shape=(3,), initializer="zeros", trainable=False, name="offset")
         self.matrix.assign(matrix)
         self.offset.assign(offset)
         self.built = True
 
-    @property
-    def style(self) -> str:
-        """The name of the style whose numbers the weights hold."""
-        matrix = ops.convert_to_numpy(self.matrix)
-        offset = ops.convert_to_numpy(self.offset)
-        for style in STYLES:
-            if all(np.array_equal(a, b) for a, b in zip(_color_transform(style), (matrix, offset), strict=True)):
-                return style
-        return "custom"
-
-    @style.setter
-    def style(self, style: str) -> None:
-        matrix, offset = _color_transform(style)
-        self.matrix.assign(matrix)
-        self.offset.assign(offset)
+    def load_own_variables(self, store) -> None:
+        """Refuses the numbers of another style; called by Keras."""
+        stored = [store[key] for key in sorted(store.keys())]
+        ours = [ops.convert_to_numpy(self.matrix), ops.convert_to_numpy(self.offset)]
+        # Keras comes again with nothing where it was refused before.
+        if len(stored) != 2 or not all(map(np.allclose, stored, ours)):
+            raise UserError(
+                f"these weights were trained with other colours than preprocessing={self.style!r}; "
+                "deeplab_tf.weights.describe(path) names theirs"
+            )
 
     def call(self, images):
         """Images [..., 3] RGB in 0..255, any dtype -> float32 [..., 3]."""

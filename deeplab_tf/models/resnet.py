@@ -2,7 +2,6 @@
 
 import functools
 
-import keras
 from keras import layers
 
 from deeplab_tf.models.atrous import AtrousConv2D
@@ -18,9 +17,10 @@ BATCH_NORMS = ("frozen", "trainable", "sync")
 # Where a stage's first block has the stage's stride, and the rate of its 3x3 convolution when the stride is traded for
 # atrous convolution:
 #   caffe: stride in the first 1x1; the 3x3 that follows has its rate (so do keras.applications, deeplab-pytorch).
-#   torchvision: stride in the 3x3, which keeps the rate of the stage before; so dense and sparse networks still agree.
+#   pytorch: stride in the 3x3, which keeps the rate of the stage before, so that dense and sparse networks still agree
+#       (torchvision).
 #   garden: stride in the 3x3, which has the stage's rate (the Model Garden's DilatedResNet).
-BOTTLENECKS = ("caffe", "torchvision", "garden")
+BLOCK_STYLES = ("caffe", "pytorch", "garden")
 
 
 def resnet(
@@ -28,7 +28,7 @@ def resnet(
     backbone: str,
     output_stride: int,
     batch_norm: str,
-    bottleneck: str = "caffe",
+    block_style: str = "caffe",
     atrous: str = "dilation",
     dtype=None,
 ):
@@ -42,7 +42,7 @@ def resnet(
         output_stride: 8, 16 or 32.
         batch_norm: "frozen" (statistics, scale and offset fixed), "trainable", or "sync" (trainable, statistics taken
             over all replicas).
-        bottleneck: one of `BOTTLENECKS`.
+        block_style: one of `BLOCK_STYLES`.
         atrous: implementation of the atrous convolutions.
         dtype: dtype policy of the layers.
 
@@ -58,16 +58,16 @@ def resnet(
 
     for stage, (blocks, width) in enumerate(zip(blocks_of_stage, widths, strict=True), start=2):
         for i in range(blocks):
-            geometry = block_geometry(bottleneck, stage, i == 0, output_stride)
+            geometry = block_geometry(block_style, stage, i == 0, output_stride)
             x = _block(x, width, f"{stage}{_letter(backbone, stage, i)}", i == 0, *geometry, conv_bn, dtype)
     return x
 
 
-def block_geometry(bottleneck: str, stage: int, first: bool, output_stride: int) -> tuple[int, int, int]:
+def block_geometry(block_style: str, stage: int, first: bool, output_stride: int) -> tuple[int, int, int]:
     """Returns the stride of a block's first 1x1 convolution, and the stride and the rate of its 3x3 convolution.
 
     Args:
-        bottleneck: one of `BOTTLENECKS`.
+        block_style: one of `BLOCK_STYLES`.
         stage: 2 to 5.
         first: whether it is the first block of its stage.
         output_stride: 8, 16 or 32.
@@ -77,20 +77,11 @@ def block_geometry(bottleneck: str, stage: int, first: bool, output_stride: int)
     if not first or stage == 2:
         return 1, 1, rate
     stride = 2 if stride_so_far <= output_stride else 1
-    if bottleneck == "caffe":
+    if block_style == "caffe":
         return stride, 1, rate
-    if bottleneck == "torchvision":
+    if block_style == "pytorch":
         rate = max(1, rate // 2)
     return 1, stride, rate
-
-
-def set_bottleneck(network: keras.Model, bottleneck: str, output_stride: int) -> None:
-    """Gives a built ResNet the strides and rates of another of `BOTTLENECKS`; its weights stay as they are."""
-    for stage in (3, 4, 5):
-        name = f"res{stage}a_branch2"
-        stride_1x1, stride_3x3, rate = block_geometry(bottleneck, stage, True, output_stride)
-        network.get_layer(f"{name}a").set_geometry(stride_1x1, 1)
-        network.get_layer(f"{name}b").set_geometry(stride_3x3, rate)
 
 
 def block_names(backbone: str) -> list[str]:

@@ -154,6 +154,9 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
         names = ("backbone", "head", "output_stride", "scales", "atrous", "average_pool", "dropout")
         options = {name: getattr(recipe, name) for name in names}
         options["batch_norm"] = None if recipe.batch_norm == "auto" else recipe.batch_norm
+        options |= weights.arguments_for(
+            recipe.initial_weights, recipe.backbone, recipe.head, recipe.average_pool or None
+        )
         model = DeepLab(num_classes=num_classes, dtype=recipe.precision, **options)
         if recipe.initial_weights:
             report = weights.load(model, recipe.initial_weights, seed=recipe.seed)

@@ -1,7 +1,7 @@
-"""Other people's weights in our models: `load` brings them in, `freeze` keeps layers as they are."""
+"""Other people's weights in our models: `describe` says which network they need, `load` brings them in."""
 
 from deeplab_tf.weights.assigning import LoadReport
 from deeplab_tf.weights.freezing import freeze
-from deeplab_tf.weights.loading import load, save
+from deeplab_tf.weights.loading import arguments_for, describe, examine, load, save
 
-__all__ = ["LoadReport", "freeze", "load", "save"]
+__all__ = ["LoadReport", "arguments_for", "describe", "examine", "freeze", "load", "save"]

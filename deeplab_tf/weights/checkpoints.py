@@ -6,7 +6,17 @@ import re
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.run_folder import DESCRIPTION_FILE, latest_checkpoint
-from deeplab_tf.weights.source import Layers, Source, fold_epsilon, resnet_units
+from deeplab_tf.weights.keras_files import color_style, told_by
+from deeplab_tf.weights.source import (
+    Array,
+    Layers,
+    Source,
+    batch_norm_of,
+    fold_epsilon,
+    network_of,
+    resnet_of,
+    resnet_units,
+)
 
 _KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "matrix", "offset")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -28,12 +38,11 @@ def find(path: pathlib.Path) -> str | None:
     return prefix if pathlib.Path(f"{prefix}.index").is_file() else None
 
 
-def read(prefix: str, model, batch_norm_epsilon: float | None) -> Source:
-    """Reads the checkpoint `prefix`, a path without suffix.
+def read(prefix: str, batch_norm_epsilon: float | None) -> Source:
+    """Reads names and shapes of the checkpoint `prefix`, a path without suffix; the numbers when they are asked for.
 
     Args:
         prefix: of the checkpoint's files.
-        model: the `DeepLab` that it is for.
         batch_norm_epsilon: of the Model Garden's network; None: as the params.yaml beside the checkpoint says, or the
             default of the Garden's classes.
     """
@@ -43,15 +52,23 @@ def read(prefix: str, model, batch_norm_epsilon: float | None) -> Source:
     stem = re.compile(r"(?P<root>.*?)layer_with_weights-0/kernel" + re.escape(_VALUE))
     roots = [match["root"] for match in map(stem.fullmatch, reader.get_variable_to_shape_map()) if match]
     if not roots:
-        return Source("checkpoint of deeplab_tf", _own(reader), bottleneck=_bottleneck_of_the_run(prefix))
+        layers = _own(reader)
+        style = color_style(layers.pop("preprocessing", {}), prefix)
+        network = network_of(layers) | style | _description_of_the_run(prefix)
+        return Source("checkpoint of deeplab_tf", layers, network)
 
     epsilon = batch_norm_epsilon or _epsilon_of_the_experiment(prefix)
-    layers = _garden(reader, min(roots, key=len), model)
+    layers, backbone = _garden(reader, min(roots, key=len), prefix)
     fold_epsilon(layers, epsilon or _GARDEN_EPSILON)
     note = f"batch norm's epsilon is taken as {epsilon or _GARDEN_EPSILON:g}"
     if not epsilon:
         note += ", the default of the Garden's classes; pass batch_norm_epsilon if its training had another"
-    return Source("Model Garden", layers, preprocessing="torch", bottleneck="garden", notes=[note])
+    network = {"backbone": backbone, "preprocessing": "torch", "block_style": "garden"}
+    return Source("Model Garden", layers, network, notes=[note])
+
+
+def _array(reader, key: str) -> Array:
+    return Array(tuple(reader.get_variable_to_shape_map()[key]), lambda: reader.get_tensor(key))
 
 
 def _own(reader) -> Layers:
@@ -64,35 +81,44 @@ def _own(reader) -> Layers:
     for attribute in (attribute for node in graph.nodes for attribute in node.attributes):
         layer, _, kind = attribute.full_name.rpartition("/")
         if layer and kind in _KINDS:
-            layers.setdefault(layer.rpartition("/")[2], {})[kind] = reader.get_tensor(attribute.checkpoint_key)
+            layers.setdefault(layer.rpartition("/")[2], {})[kind] = _array(reader, attribute.checkpoint_key)
     return layers
 
 
-def _bottleneck_of_the_run(prefix: str) -> str | None:
-    """Where the network of our own training run has its strides, if the checkpoint lies in the run's folder."""
+def _description_of_the_run(prefix: str) -> dict:
+    """What the run's folder says of the network, if the checkpoint lies in one."""
     description = pathlib.Path(prefix).parent.parent / DESCRIPTION_FILE
     if not description.is_file():
-        return None
-    return json.loads(description.read_text(encoding="utf-8"))["model"].get("bottleneck")
+        return {}
+    return told_by(json.loads(description.read_text(encoding="utf-8"))["model"], str(description))
 
 
-def _garden(reader, root: str, model) -> Layers:
-    """The backbone's layers: the stem's convolution and batch norm, then one Keras layer for each block."""
+def _garden(reader, root: str, name: str) -> tuple[Layers, str]:
+    """The backbone's layers (the stem's convolution and batch norm, then one Keras layer for each block); its name."""
+    keys = reader.get_variable_to_shape_map()
 
-    def arrays(path: str) -> dict:
-        keys = {kind: f"{root}{path}/{kind}{_VALUE}" for kind in _KINDS}
-        return {kind: reader.get_tensor(key) for kind, key in keys.items() if reader.has_tensor(key)}
+    def arrays(path: str) -> dict[str, Array]:
+        found = {kind: f"{root}{path}/{kind}{_VALUE}" for kind in _KINDS}
+        return {kind: _array(reader, key) for kind, key in found.items() if key in keys}
+
+    blocks, stage, position = set(), 1, 2
+    while arrays(f"layer_with_weights-{position}/_conv1"):
+        stage += bool(arrays(f"layer_with_weights-{position}/_shortcut"))  # A projection begins a stage.
+        blocks.add((stage, position))
+        position += 1
+    backbone = resnet_of(blocks, name)
 
     layers = {"conv1": arrays("layer_with_weights-0"), "bn_conv1": arrays("layer_with_weights-1")}
     branches = (
         ("branch1", "_shortcut", "_norm0"),
         *((f"branch2{'abc'[i - 1]}", f"_conv{i}", f"_norm{i}") for i in (1, 2, 3)),
     )
-    for position, (_, _, unit) in enumerate(resnet_units(model), start=2):
+    for position, (_, _, unit) in enumerate(resnet_units(backbone), start=2):
         for branch, convolution, norm in branches:
-            layers[f"res{unit}_{branch}"] = arrays(f"layer_with_weights-{position}/{convolution}")
-            layers[f"bn{unit}_{branch}"] = arrays(f"layer_with_weights-{position}/{norm}")
-    return {name: found for name, found in layers.items() if found}
+            ours = f"res{unit}_{branch}"
+            layers[ours] = arrays(f"layer_with_weights-{position}/{convolution}")
+            layers[batch_norm_of(ours)] = arrays(f"layer_with_weights-{position}/{norm}")
+    return {layer: found for layer, found in layers.items() if found}, backbone
 
 
 def _epsilon_of_the_experiment(prefix: str) -> float | None:

@@ -1,56 +1,131 @@
 """Weights in HDF5: our own `.weights.h5` and `.keras`, and those of keras.applications, old and new."""
 
+import contextlib
 import json
 import pathlib
 import zipfile
+from typing import Any
 
 import h5py
 import numpy as np
 
 from deeplab_tf.errors import UserError
+from deeplab_tf.models.deeplab import current_config
+from deeplab_tf.models.preprocessing import STYLES, color_transform
 from deeplab_tf.weights import imagenet
-from deeplab_tf.weights.source import Layers, Source
+from deeplab_tf.weights.source import Array, Layers, Source, network_of
 
 # What Keras writes of a layer, by the number of its arrays.
 _NAMES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+# The arguments of a `DeepLab` that its weights depend on, or that its run goes on with.
+_OF_THE_NETWORK = ("backbone", "head", "num_classes", "output_stride", "scales")
+_OF_THE_WEIGHTS = ("block_style", "preprocessing", "average_pool")
+_MOST_COMPRESSED = 100  # times; weights hardly shrink at all
+_LARGEST_CHUNK = 1 << 28  # bytes
+_LONGEST_CONFIG = 1 << 16  # bytes
 
 
-def read(path: pathlib.Path, model, seed: int) -> Source:
-    """Reads `path`; where it is of keras.applications, its layers become the model's."""
+def read(path: pathlib.Path, stack: contextlib.ExitStack) -> Source:
+    """Reads names and shapes; the numbers are read later, until `stack` closes the file."""
     if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as content, h5py.File(content) as file:
-            layers, config = _layers(file), _config(file)
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        entry = archive.getinfo("model.weights.h5")
+        if entry.file_size > _MOST_COMPRESSED * entry.compress_size:
+            raise UserError(f"{path}: its weights are compressed {entry.file_size // entry.compress_size} times")
+        file = stack.enter_context(h5py.File(stack.enter_context(archive.open(entry))))
     else:
-        with h5py.File(path) as file:
-            layers, config = _layers(file), _config(file)
+        file = stack.enter_context(h5py.File(path))
+    datasets, groups = _visit(file)
+    layers = _layers(datasets, groups, path)
     if not layers:
         raise UserError(f"{path}: found no weights of layers, expected a file of model.save_weights() or model.save()")
     if imagenet.is_application(layers):
-        return imagenet.converted(layers, "weights of keras.applications", model, seed)
-    return Source("weights of Keras", layers, bottleneck=config.get("bottleneck"))
+        return imagenet.convert(layers, "weights of keras.applications", str(path))
+    style = color_style(layers.pop("preprocessing", {}), str(path))
+    network = network_of(layers) | style | told_by(_config(datasets, path), str(path))
+    return Source("weights of Keras", layers, network)
 
 
-def _config(file: h5py.File) -> dict:
-    """The configuration that a `DeepLab` writes into its files; empty in others'."""
-    config = file.get("vars/config")
-    return {} if config is None else json.loads(np.asarray(config).tobytes())
+def told_by(config: dict, name: str) -> dict[str, Any]:
+    """The arguments that the configuration of a `DeepLab`, of any version, tells of its network; {} of {}."""
+    if not config:
+        return {}
+    try:
+        config = current_config(config)
+        network = {key: config[key] for key in _OF_THE_NETWORK if key in config}
+        is_vgg = config["backbone"] == "vgg16"
+        skipped = "block_style" if not config["backbone"].startswith("resnet") else None
+        network |= {key: config[key] for key in _OF_THE_WEIGHTS if key in config and key != skipped}
+        if not is_vgg:
+            network.pop("average_pool", None)
+        if "scales" in network:
+            network["scales"] = tuple(float(scale) for scale in network["scales"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{name}: its description of the model cannot be read ({error!r})") from None
+    return network
 
 
-def _layers(file: h5py.File) -> Layers:
-    """Every layer's arrays. Keras 3 keeps a layer's name beside its `vars`; Keras 2 made it the name of the group."""
-    groups: dict[str, list] = {}
+def color_style(arrays: dict[str, Array], name: str) -> dict[str, str]:
+    """The `preprocessing` whose numbers a file of ours holds; {} where it holds none."""
+    if set(arrays) != {"matrix", "offset"} or arrays["matrix"].shape != (3, 3) or arrays["offset"].shape != (3,):
+        return {}
+    for style in STYLES:
+        matrix, offset = color_transform(style)
+        if np.allclose(arrays["matrix"].read(), matrix) and np.allclose(arrays["offset"].read(), offset):
+            return {"preprocessing": style}
+    raise UserError(f"{name}: its colour statistics are those of no known preprocessing ({', '.join(STYLES)})")
 
-    def visit(path: str, item) -> None:
-        if isinstance(item, h5py.Group) and "weight_names" in item.attrs:
-            names = (name.decode() if isinstance(name, bytes) else name for name in item.attrs["weight_names"])
-            groups[path.removeprefix("model_weights/")] = [item[name] for name in names]
-        elif isinstance(item, h5py.Group) and path.endswith("/vars") and "name" in item.attrs:
-            groups[item.attrs["name"]] = [item[key] for key in sorted(item)]
+
+def _visit(file: h5py.File) -> tuple[dict[str, h5py.Dataset], dict[str, list[str]]]:
+    """The datasets by their paths, and the paths of each layer's, in order.
+
+    Keras 3 keeps a layer's name beside its `vars`; Keras 2 made it the name of the group. Only what lies in the file
+    itself is visited: links, also to other files, are not followed.
+    """
+    datasets: dict[str, h5py.Dataset] = {}
+    groups: dict[str, list[str]] = {}
+
+    def visit(name: str, item) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+        elif "weight_names" in item.attrs:
+            names = (key.decode() if isinstance(key, bytes) else str(key) for key in item.attrs["weight_names"])
+            groups[name.removeprefix("model_weights/")] = [f"{name}/{key}" for key in names]
+        elif name.endswith("/vars") and "name" in item.attrs:
+            groups[str(item.attrs["name"])] = sorted(f"{name}/{key}" for key in item)
 
     file.visititems(visit)
+    return datasets, groups
+
+
+def _config(datasets: dict[str, h5py.Dataset], path: pathlib.Path) -> dict:
+    """The configuration that a `DeepLab` writes into its files; empty in others'."""
+    config = datasets.get("vars/config")
+    if config is None:
+        return {}
+    if config.ndim != 1 or config.size > _LONGEST_CONFIG:
+        raise UserError(f"{path}: found a configuration of shape {list(config.shape)}, expected some hundred bytes")
+    return json.loads(_array(config, path).read().tobytes())
+
+
+def _layers(datasets: dict[str, h5py.Dataset], groups: dict[str, list[str]], path: pathlib.Path) -> Layers:
+    """Every layer's arrays."""
     layers: Layers = {}
-    for name, datasets in groups.items():
-        names = ("matrix", "offset") if name == "preprocessing" else _NAMES.get(len(datasets))
-        if names:
-            layers[name] = {kind: np.asarray(dataset) for kind, dataset in zip(names, datasets, strict=True)}
+    for layer, names in groups.items():
+        kinds = ("matrix", "offset") if layer == "preprocessing" else _NAMES.get(len(names))
+        if kinds and len(kinds) == len(names) and all(name in datasets for name in names):
+            layers[layer] = {kind: _array(datasets[name], path) for kind, name in zip(kinds, names, strict=True)}
     return layers
+
+
+def _array(dataset: h5py.Dataset, path: pathlib.Path) -> Array:
+    """A dataset, read when asked for, from this file alone."""
+
+    def read() -> np.ndarray:
+        if dataset.external or dataset.is_virtual:
+            raise UserError(f"{path}: {dataset.name} refers to another file, which is not read")
+        if dataset.chunks and np.prod(dataset.chunks, dtype=np.float64) * dataset.dtype.itemsize > _LARGEST_CHUNK:
+            raise UserError(f"{path}: {dataset.name} is stored in chunks of {dataset.chunks}, too large to be read")
+        return np.asarray(dataset)
+
+    return Array(tuple(dataset.shape or ()), read)

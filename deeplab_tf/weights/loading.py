@@ -1,62 +1,131 @@
-"""`load`: one way in for the weights of all makers."""
+"""`load`: one way in for the weights of all makers; `describe`: the network that they need."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from deeplab_tf.errors import UserError
+from deeplab_tf.models import DeepLab
 from deeplab_tf.weights import caffe, checkpoints, imagenet, keras_files, torch_files
-from deeplab_tf.weights.assigning import LoadReport, assign
+from deeplab_tf.weights.assigning import LoadReport, prepare
 from deeplab_tf.weights.source import Source
 
 KINDS = "imagenet, *.caffemodel, *.pth, *.weights.h5, *.keras, or a TensorFlow checkpoint or a folder of them"
+# What belongs to the weights: a network that starts from them is built with these.
+_OF_THE_WEIGHTS = ("block_style", "preprocessing", "average_pool")
 
 
-def load(model, source: str | os.PathLike, *, seed: int = 0, batch_norm_epsilon: float | None = None) -> LoadReport:
-    """Brings weights into a model, with the colour statistics and the position of strides that belong to them.
+def load(
+    model: DeepLab,
+    source: str | os.PathLike,
+    *,
+    seed: int = 0,
+    batch_norm_epsilon: float | None = None,
+    overrule: Sequence[str] = (),
+) -> LoadReport:
+    """Brings weights into a model that is built as they need it; `describe` says how.
 
-    All is read and checked before anything of the model changes. A classifier for another number of classes is left as
-    it is; so are the layers of a head that the source does not have. Load before the model is first called.
+    All is read and checked before anything of the model changes. A classifier for another number of classes, or of
+    another head, keeps its fresh values; so do the layers of a head that the source does not have.
 
     Args:
-        model: a `DeepLab`.
+        model: the network to fill.
         source: what to load:
             "imagenet": keras.applications' weights for VGG-16, ResNet-50 or ResNet-101, downloaded by Keras;
             "x.caffemodel": of the paper's authors, for VGG-16 and ResNet-101;
-            "x.pth": deeplab-pytorch's, or torchvision's ResNet-50 or -101 (needs PyTorch);
+            "x.pth": deeplab-pytorch's, or torchvision's ResNet-50 or -101;
             "x.weights.h5", "x.keras", "x.h5": our own, or keras.applications';
             a folder or a file of TensorFlow checkpoints: of our own training, also the folder of the run, or the Model
             Garden's ResNet and DilatedResNet.
         seed: of the filters of fc6 and fc7 that the heads of VGG-16 with 1,024 filters draw from ImageNet's 4,096.
         batch_norm_epsilon: with which a Model Garden network was trained; None: read from its params.yaml, else 1e-3.
+        overrule: names of arguments, such as "preprocessing", in which the model may differ from what the source tells.
 
     Returns:
-        what was taken, left and initialised, printable.
+        which layers were taken, left and initialised, printable.
 
     Raises:
-        UserError: there is no such file, or of no known kind, or it cannot be read, or does not fit the model. The
-            model is as it was before.
+        UserError: there is no such file, or of no known kind, or it cannot be read, or is of another network. The model
+            is as it was before.
 
     Example:
+        >>> model = DeepLab(**deeplab_tf.weights.describe("train2_iter_20000.caffemodel"))
         >>> print(deeplab_tf.weights.load(model, "train2_iter_20000.caffemodel"))
     """
     name = os.fspath(source)
-    try:
-        read = _read(name, model, seed, batch_norm_epsilon)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # Whatever a broken file makes its reader raise.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    with _reading(name, model.backbone, batch_norm_epsilon) as read:
+        assignment = prepare(model, read, name, seed, overrule)
+    return assignment.apply()
+
+
+def describe(source: str | os.PathLike, backbone: str | None = None) -> dict[str, Any]:
+    """The arguments of `DeepLab` that weights need, as far as they, or the family of files they belong to, tell them.
+
+    Args:
+        source: as for `load`.
+        backbone: which of "imagenet"'s networks is meant; files tell theirs.
+
+    Returns:
+        some of backbone, head, num_classes, output_stride, scales, block_style, preprocessing and average_pool. Without
+        "head" and "num_classes", the weights are features for any head and any classes.
+
+    Raises:
+        UserError: as for `load`.
+
+    Example:
+        >>> deeplab_tf.weights.describe("resnet101-5d3b4d8f.pth")
+        {'backbone': 'resnet101', 'preprocessing': 'torch', 'block_style': 'pytorch'}
+    """
+    return dict(examine(source, backbone).network)
+
+
+def examine(source: str | os.PathLike, backbone: str | None = None) -> Source:
+    """As `describe`, with what else the source tells: its kind, notes, CRF parameters; its arrays are not read."""
+    name = os.fspath(source)
+    if name == "imagenet":
+        return Source("keras.applications", {}, imagenet.network(backbone))
+    with _reading(name, backbone, None) as read:
+        return read
+
+
+def arguments_for(
+    source: str | os.PathLike | None, backbone: str, head: str, average_pool: bool | None = None
+) -> dict[str, Any]:
+    """The arguments that belong to weights, for those who choose the rest of the network themselves.
+
+    Args:
+        source: as for `load`; None or "": fresh weights.
+        backbone: of the network to be built.
+        head: of the network to be built.
+        average_pool: of the network to be built; None: as the weights say, else the default.
+
+    Returns:
+        some of block_style, preprocessing and average_pool, for `DeepLab`.
+
+    Raises:
+        UserError: the source is of another backbone, or as for `load`.
+    """
+    given = {} if average_pool is None else {"average_pool": average_pool}
+    if not source:
+        return given
+    network = describe(source, backbone)
+    if network.get("backbone", backbone) != backbone:
         raise UserError(
-            f"{name} cannot be read ({reason}); is the file whole, and of the kind that it is named?"
-        ) from error
-    return assign(model, read, name)
+            f"{os.fspath(source)} is of the backbone {network['backbone']}, not of {backbone}: "
+            f"give --backbone={network['backbone']}"
+        )
+    if network.get("head") != head:
+        network.pop("average_pool", None)  # It was trained between pool5 and a head that is not taken.
+    return {key: network[key] for key in _OF_THE_WEIGHTS if key in network} | given
 
 
-def save(model, path: str | os.PathLike) -> None:
+def save(model: DeepLab, path: str | os.PathLike) -> None:
     """Writes a model's weights to `path`, *.weights.h5, whole or not at all."""
     path = pathlib.Path(path).expanduser()
     if not path.name.endswith(".weights.h5"):
-        raise UserError(f"{path}: found this name of a file to write, expected one that ends in .weights.h5")
+        raise UserError(f"{path}: the file name must end in .weights.h5")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")  # Keras wants the whole suffix.
     try:
@@ -66,24 +135,41 @@ def save(model, path: str | os.PathLike) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _read(name: str, model, seed: int, batch_norm_epsilon: float | None) -> Source:
+@contextlib.contextmanager
+def _reading(name: str, backbone: str | None, batch_norm_epsilon: float | None) -> Iterator[Source]:
+    """The source, whose numbers can be read inside the block. A reader that fails there becomes one line."""
+    try:
+        with contextlib.ExitStack() as stack:
+            yield _source(name, backbone, batch_norm_epsilon, stack)
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{name} cannot be read: it does not fit into memory") from None
+    except Exception as error:  # Whatever a broken file makes its reader raise.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"{name} cannot be read ({reason}); is it complete, and does its suffix match its format?"
+        ) from error
+
+
+def _source(name: str, backbone: str | None, batch_norm_epsilon: float | None, stack: contextlib.ExitStack) -> Source:
     """The reader for a source, by its name."""
     if name == "imagenet":
-        return imagenet.read(model, seed)
+        return imagenet.read(backbone)
     path = pathlib.Path(name).expanduser()
     checkpoint = (
         checkpoints.find(path) if path.is_dir() or not path.is_file() or ".index" in name or ".data-" in name else None
     )
     if checkpoint is not None:
-        return checkpoints.read(checkpoint, model, batch_norm_epsilon)
+        return checkpoints.read(checkpoint, batch_norm_epsilon)
     if path.is_dir():
         raise UserError(f"{path} is a folder without checkpoints; expected {KINDS}")
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder; expected {KINDS}")
     if path.suffix == ".caffemodel":
-        return caffe.read(path, model, seed)
+        return caffe.read(path)
     if path.suffix in (".pth", ".pt"):
-        return torch_files.read(path, model)
+        return torch_files.read(path)
     if path.suffix in (".h5", ".keras"):
-        return keras_files.read(path, model, seed)
+        return keras_files.read(path, stack)
     raise UserError(f"{path}: files of this kind are not known; expected {KINDS}")

@@ -78,24 +78,29 @@ def test_full_resolution_passes_through_the_outputs(tiny):
     np.testing.assert_allclose(tiny.full_resolution(image)[:, ::8, ::8], tiny(image), atol=1e-5)
 
 
-def test_keras_file_loads_back_equal(tiny, tmp_path):
-    tiny.preprocessing = "torch"
-    tiny.save(tmp_path / "model.keras")
+@pytest.mark.parametrize("block_style, preprocessing", [("caffe", "torch"), ("pytorch", "lite"), ("garden", "keras")])
+def test_keras_file_loads_back_equal(block_style, preprocessing, tmp_path):
+    model = deeplab_tf.DeepLab("resnet_tiny", "linear", 5, block_style=block_style, preprocessing=preprocessing)
+    model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     image = photograph(70, 70)
-    np.testing.assert_array_equal(loaded(image), tiny(image))
-    assert loaded.get_config() == tiny.get_config()
-    assert loaded.preprocessing == "torch"
+    np.testing.assert_array_equal(loaded(image), model(image))
+    assert loaded.get_config() == model.get_config()
+    assert (loaded.block_style, loaded.preprocessing) == (block_style, preprocessing)
 
 
-def test_weights_file_loads_back_equal_with_its_preprocessing(tiny, tmp_path):
-    tiny.preprocessing = "keras"
+def test_weights_file_of_other_colours_is_refused(tiny, tmp_path):
     tiny.save_weights(tmp_path / "model.weights.h5")
-    other = deeplab_tf.DeepLab("resnet_tiny", "aspp_l", num_classes=5)
-    other.load_weights(tmp_path / "model.weights.h5")
-    image = photograph(70, 70)
-    np.testing.assert_array_equal(other(image), tiny(image))
-    assert other.preprocessing == "keras"
+    other = deeplab_tf.DeepLab("resnet_tiny", "aspp_l", num_classes=5, preprocessing="keras")
+    with pytest.raises(ValueError, match="other colours than preprocessing='keras'"):
+        other.load_weights(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.parametrize("word, block_style", [("caffe", "caffe"), ("torchvision", "pytorch"), ("garden", "garden")])
+def test_configurations_that_say_bottleneck_still_load(word, block_style):
+    config = deeplab_tf.DeepLab("resnet_tiny", "linear", 5).get_config()
+    del config["block_style"]
+    assert deeplab_tf.DeepLab.from_config(config | {"bottleneck": word}).block_style == block_style
 
 
 def test_mixed_precision_scores_in_float32(tiny):
@@ -119,8 +124,8 @@ def test_mixed_precision_scores_in_float32(tiny):
         (dict(output_stride=4), ["output_stride=4", "8, 16, 32"]),
         (dict(atrous="holes"), ["atrous='holes'", "'deinterlace'"]),
         (dict(batch_norm="thawed"), ["batch_norm='thawed'", "'frozen'"]),
-        (dict(bottleneck="fast"), ["bottleneck='fast'", "'torchvision'"]),
-        (dict(backbone="vgg16", head="large_fov", bottleneck="garden"), ["bottleneck='garden'", "vgg16"]),
+        (dict(block_style="fast"), ["block_style='fast'", "'pytorch'"]),
+        (dict(backbone="vgg16", head="large_fov", block_style="garden"), ["block_style='garden'", "vgg16"]),
         (dict(preprocessing="tf"), ["preprocessing='tf'", "'caffe'"]),
         (dict(num_classes=0), ["num_classes=0"]),
         (dict(scales=()), ["scales=()"]),

@@ -6,7 +6,6 @@ import pytest
 
 from deeplab_tf import DeepLab
 from deeplab_tf.models import heads
-from deeplab_tf.models.resnet import BOTTLENECKS
 from tests.helpers import randomise
 
 
@@ -82,26 +81,14 @@ def test_dense_resnet_agrees_with_sparse_on_the_sparse_grid(backbone, head, outp
 
 @pytest.mark.parametrize("output_stride", [16, 32])
 def test_strides_in_the_3x3_keep_dense_and_sparse_in_agreement(output_stride):
-    dense = DeepLab("resnet_tiny", "large_fov", 5, 8, scales=(1.0,), bottleneck="torchvision")
-    sparse = DeepLab("resnet_tiny", "large_fov", 5, output_stride, scales=(1.0,), bottleneck="torchvision")
+    dense = DeepLab("resnet_tiny", "large_fov", 5, 8, scales=(1.0,), block_style="pytorch")
+    sparse = DeepLab("resnet_tiny", "large_fov", 5, output_stride, scales=(1.0,), block_style="pytorch")
     randomise(dense)
     sparse.set_weights(dense.get_weights())
     image = np.random.default_rng(0).uniform(0, 255, (1, 161, 129, 3))
     every = output_stride // 8
     expected = sparse(image)
     np.testing.assert_allclose(dense(image)[:, ::every, ::every], expected, atol=1e-4 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-@pytest.mark.parametrize("output_stride", [8, 32])
-def test_bottleneck_can_be_set_later(bottleneck, output_stride):
-    built = DeepLab("resnet_tiny", "linear", 5, output_stride, scales=(1.0,), bottleneck=bottleneck)
-    changed = DeepLab("resnet_tiny", "linear", 5, output_stride, scales=(1.0,), bottleneck="torchvision")
-    changed.bottleneck = bottleneck
-    changed.set_weights(built.get_weights())
-    assert changed.get_config() == built.get_config()
-    image = np.random.default_rng(0).uniform(0, 255, (1, 97, 97, 3))
-    np.testing.assert_array_equal(changed(image), built(image))
 
 
 @pytest.mark.parametrize("output_stride", [16, 32])

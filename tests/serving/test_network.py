@@ -15,7 +15,7 @@ from tests.helpers import randomise
     [
         ("resnet_tiny", "linear", {}),
         ("resnet_tiny", "large_fov", {"batch_norm": "trainable", "output_stride": 16}),
-        ("resnet_tiny", "aspp_l", {"atrous": "deinterlace", "bottleneck": "torchvision"}),
+        ("resnet_tiny", "aspp_l", {"atrous": "deinterlace", "block_style": "pytorch"}),
         ("resnet_tiny", "aspp_s", {"scales": (0.5, 1.0), "preprocessing": "torch"}),
         ("vgg16", "aspp_s", {}),
         ("vgg16", "large_fov", {"average_pool": True, "dropout": 0.9}),

@@ -1,5 +1,6 @@
 """Caffemodels with the released layer names, written field by field, against PyTorch networks of the same numbers."""
 
+import re
 import struct
 
 import keras
@@ -85,7 +86,7 @@ def test_vgg16(head, rates, generation, tmp_path):
         written += old_layer(name, 4, *blobs) if generation == "old" else new_layer(name, "Convolution", *blobs)
     (tmp_path / "x.caffemodel").write_bytes(written)
 
-    model = DeepLab("vgg16", head, 21, scales=(1.0,), preprocessing="torch")
+    model = DeepLab("vgg16", head, 21, scales=(1.0,))
     report = weights.load(model, tmp_path / "x.caffemodel")
     assert len(report.taken) == len(arrays) and not report.left and not report.initialised
     assert report.preprocessing == "caffe"
@@ -105,9 +106,12 @@ def released_resnet101():
 
 
 def caffemodel(path, layers, suffixes=("",)) -> str:
-    path.write_bytes(
-        b"".join(new_layer(n + suffix, kind, *arrays) for suffix in suffixes for n, kind, arrays in layers)
-    )
+    """Writes layers once for each of the suffixes, which stand before the number of a branch: fc1_voc12_res05_c0."""
+    written = b""
+    for suffix in suffixes:
+        for name, kind, arrays in layers:
+            written += new_layer(re.sub(r"(?=_c\d$)|(?<!_c\d)$", suffix, name, count=1), kind, *arrays)
+    path.write_bytes(written)
     return str(path)
 
 
@@ -158,9 +162,10 @@ def test_branches_with_weights_of_their_own_are_left_and_said(tiny, tmp_path):
     layers = tiny_layers(tiny)
     name, kind, arrays = layers[0]
     branch = [(f"{name}_res05", kind, [arrays[0] + 1]), (f"{name}_res075", kind, arrays)]
-    report = weights.load(tiny, caffemodel(tmp_path / "x.caffemodel", [*layers, *branch]))
+    model = DeepLab("resnet_tiny", "aspp_l", 5)
+    report = weights.load(model, caffemodel(tmp_path / "x.caffemodel", [*layers, *branch]))
     assert "2 layers repeat these" in str(report) and "1 of them, such as conv1_res05, have weights" in str(report)
-    np.testing.assert_array_equal(tiny.network.get_layer("conv1").kernel, arrays[0].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(model.network.get_layer("conv1").kernel, arrays[0].transpose(2, 3, 1, 0))
 
 
 def test_broken_caffemodels(tiny, tmp_path, unchanged):

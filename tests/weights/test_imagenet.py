@@ -22,6 +22,8 @@ def vgg():
     """Their VGG-16 with its dense layers."""
     application = keras.applications.VGG16(weights=None)
     randomise(application)
+    for layer in ("fc1", "fc2"):  # Filters are known by their biases, so no two may be equal.
+        application.get_layer(layer).bias.assign(np.linspace(-0.2, 0.2, 4096))
     return application
 
 
@@ -36,7 +38,7 @@ def test_resnet101_has_their_features(resnet, photographs, tmp_path, monkeypatch
     resnet.save_weights(tmp_path / "x.weights.h5")
     monkeypatch.setattr(keras.applications, "ResNet101", lambda weights, include_top: resnet)
     for source, output_stride in (("imagenet", 32), (tmp_path / "x.weights.h5", 8)):
-        model = DeepLab("resnet101", "linear", 3, output_stride, scales=(1.0,), bottleneck="garden")
+        model = DeepLab("resnet101", "linear", 3, output_stride, scales=(1.0,), preprocessing="keras")
         report = weights.load(model, source)
         assert list(report.initialised) == ["fc1"] and not report.left and report.preprocessing == "keras"
         every = 32 // output_stride
@@ -55,7 +57,7 @@ def test_vgg16_has_their_features(vgg, photographs, monkeypatch):
             y = layer(y)
     theirs = keras.Model(x, y)(keras.applications.vgg16.preprocess_input(photographs.astype("float32"))).numpy()
     monkeypatch.setattr(keras.applications, "VGG16", lambda weights, include_top: vgg)
-    model = DeepLab("vgg16", "large_fov", 3, 32, scales=(1.0,))
+    model = DeepLab("vgg16", "large_fov", 3, 32, scales=(1.0,), preprocessing="keras")
     report = weights.load(model, "imagenet")
     assert list(report.initialised) == ["fc8"] and report.left == ("predictions",)
     ours = features(model, "pool5", photographs)
@@ -66,7 +68,7 @@ def test_vgg16_has_their_features(vgg, photographs, monkeypatch):
 def test_vgg16_with_the_whole_kernel_has_the_dense_layers_scores(vgg, photographs, monkeypatch):
     """At output stride 32 the middle of fc_7x7's map sees what the dense layers see of pool5's 7x7."""
     monkeypatch.setattr(keras.applications, "VGG16", lambda weights, include_top: vgg)
-    model = DeepLab("vgg16", "fc_7x7_r4", 3, 32, scales=(1.0,))
+    model = DeepLab("vgg16", "fc_7x7_r4", 3, 32, scales=(1.0,), preprocessing="keras")
     weights.load(model, "imagenet")
     pool5 = np.random.default_rng(0).uniform(0, 1, (1, 7, 7, 512)).astype("float32")
     theirs = vgg.get_layer("fc2")(vgg.get_layer("fc1")(pool5.reshape(1, -1))).numpy()
@@ -78,7 +80,7 @@ def test_vgg16_with_the_whole_kernel_has_the_dense_layers_scores(vgg, photograph
 @pytest.mark.slow
 def test_fc6_and_fc7_are_subsampled(head, taps, vgg, monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", lambda weights, include_top: vgg)
-    model = DeepLab("vgg16", head, 3)
+    model = DeepLab("vgg16", head, 3, preprocessing="keras")
     weights.load(model, "imagenet")
     theirs = vgg.get_layer("fc1").kernel.numpy().reshape(7, 7, 512, 4096)[np.ix_(taps, taps)]
     fc2 = vgg.get_layer("fc2").kernel.numpy()
@@ -116,7 +118,7 @@ def test_files_of_keras_2(tmp_path):
             group.attrs["weight_names"] = [name.encode() for name in names]
             for name, weight in zip(names, layer.weights, strict=True):
                 group.create_dataset(name, data=weight.numpy())
-    model = DeepLab("resnet50", "linear", 3)
+    model = DeepLab("resnet50", "linear", 3, preprocessing="keras")
     report = weights.load(model, tmp_path / "resnet50_notop.h5")
     assert list(report.initialised) == ["fc1"] and not report.left
     kernel = application.get_layer("conv4_block6_2_conv").kernel
@@ -133,7 +135,7 @@ def test_a_failed_download_is_one_line(monkeypatch, unchanged):
         raise Exception("URL fetch failure on https://...: None -- no route to host\nmore")
 
     monkeypatch.setattr(keras.applications, "ResNet50", offline)
-    model = DeepLab("resnet50", "linear", 3)
+    model = DeepLab("resnet50", "linear", 3, preprocessing="keras")
     check = unchanged(model)
     with pytest.raises(UserError, match="could not provide ResNet50's weights .*no route") as caught:
         weights.load(model, "imagenet")

@@ -23,10 +23,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (1, 65, 65, 3), dtype=np.uint
 def test_deeplab_pytorch(prefix, backbone, tmp_path):
     network = randomise(pytorch_networks.ResNet(backbone))
     torch.save({prefix + name: tensor for name, tensor in network.state_dict().items()}, tmp_path / "x.pth")
-    model = DeepLab(backbone, "aspp_l", 21, scales=(1.0,), bottleneck="torchvision")
+    model = DeepLab(backbone, "aspp_l", 21, scales=(1.0,))
     report = weights.load(model, tmp_path / "x.pth")
     assert not report.left and not report.initialised
-    assert model.preprocessing == "caffe" and model.bottleneck == "caffe"
+    assert weights.describe(tmp_path / "x.pth") == {
+        **{"backbone": backbone, "head": "aspp_l", "num_classes": 21, "block_style": "caffe", "preprocessing": "caffe"},
+        **({"scales": (0.5, 0.75, 1.0)} if "base." in prefix else {}),
+    }
 
     with torch.no_grad():
         scores = network(pytorch_networks.preprocess(torch.from_numpy(IMAGES)))
@@ -79,7 +82,8 @@ def test_torchvision(backbone, tmp_path):
         x = torch.from_numpy((IMAGES.astype("float32") / 255 - mean) / deviation).permute(0, 3, 1, 2)
         expected = network(x).permute(0, 2, 3, 1).numpy()
     for output_stride in (32, 8):
-        model = DeepLab(backbone, "linear", 3, output_stride, scales=(1.0,))
+        arguments = weights.arguments_for(tmp_path / "x.pth", backbone, "linear")
+        model = DeepLab(backbone, "linear", 3, output_stride, scales=(1.0,), **arguments)
         report = weights.load(model, tmp_path / "x.pth")
         assert report.left == ("fc",) and list(report.initialised) == ["fc1"]
         last = "res5b_relu" if backbone == "resnet_tiny" else "res5c_relu"
