@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
@@ -24,19 +24,21 @@ _CELL, _COLUMNS = 220, 6  # longer side of a picture on a contact sheet, pixels,
 _NO_LABEL = (255, 255, 255)
 
 
-def open_image(file: str | os.PathLike | bytes, source: str = "") -> Image.Image:
-    """Decodes an image file with Pillow, whole.
+def open_image(file: str | os.PathLike | bytes, source: str = "", load: bool = True) -> Image.Image:
+    """Decodes an image file with Pillow.
 
     Args:
         file: its path, or its content.
         source: its name in messages; default: the path.
+        load: whether to decode its pixels, not its header only.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
         image = Image.open(io.BytesIO(file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()))
-        image.load()
+        if load:
+            image.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         if reason.startswith("cannot identify image file"):
@@ -80,11 +82,19 @@ def read_photograph(file: str | os.PathLike | bytes, source: str = "") -> np.nda
     Raises:
         UserError: it cannot be read, or holds integers outside 0..65535 or floats outside 0..1.
     """
-    return upright_rgb(open_image(file, source), source or str(file))
+    return _upright_rgb(open_image(file, source), source or str(file))
 
 
-def upright_rgb(image: Image.Image, source: str) -> np.ndarray:
+def exif_orientation(image: Image.Image) -> int:
+    """1, upright, to 8; 1 where the EXIF data say otherwise or nothing."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright_rgb(image: Image.Image, source: str) -> np.ndarray:
     """The pixels of an opened photograph; see `read_photograph`."""
+    if image.format == "GIF":  # what TensorFlow makes of its transparent pixels
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)  # I;16B has another byte order
         _check_range(values, 0, 65535, source)

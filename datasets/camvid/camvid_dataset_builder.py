@@ -2,8 +2,6 @@
 
 import functools
 
-import tensorflow_datasets as tfds
-
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
@@ -16,7 +14,7 @@ _UNLABELLED = 11
 class Builder(SegmentationBuilder, skip_registration=True):
     """Street scenes, 360x480, eleven classes."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "camvid"
     read = staticmethod(read_pair)
 
     def catalogue_info(self) -> DatasetInfo:

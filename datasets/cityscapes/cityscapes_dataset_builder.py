@@ -3,8 +3,6 @@
 import functools
 import pathlib
 
-import tensorflow_datasets as tfds
-
 from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS, DatasetInfo
 from deeplab_tf.data.archives import files_below
 from deeplab_tf.data.builder import SegmentationBuilder
@@ -19,7 +17,7 @@ _IMAGES, _IMAGE_ENDING = "leftImg8bit", "_leftImg8bit.png"
 class Builder(SegmentationBuilder, skip_registration=True):
     """Street scenes, 1024x2048, nineteen classes; finely annotated (configuration "coarse": coarsely)."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "cityscapes"
     CONFIGS = ("coarse",)
     read = staticmethod(read_pair)
 

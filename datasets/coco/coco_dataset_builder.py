@@ -84,7 +84,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
     "voc": the twenty classes of VOC.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "coco"
     CONFIGS = ("things", "all", "ids", "voc")
     DOWNLOADS = (
         Archive(

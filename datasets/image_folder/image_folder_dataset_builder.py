@@ -19,7 +19,7 @@ _DEFAULT_VAL_FRACTION = 0.1
 class Builder(SegmentationBuilder, skip_registration=True):
     """Images and masks of your own."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "image_folder"
     OPTIONS = ("class_names", "color_table", "train_list", "val_list", "val_fraction")
     read = staticmethod(read_pair)
 

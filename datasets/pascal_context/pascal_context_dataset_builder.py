@@ -4,7 +4,6 @@ import functools
 import pathlib
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from deeplab_tf.classes import PASCAL_CONTEXT_IDS, DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
@@ -31,7 +30,7 @@ def _read_label_map(data: bytes, source: str, with_background: bool) -> Mask:
 class Builder(SegmentationBuilder, skip_registration=True):
     """Objects and stuff: 59 classes, and background (configuration "59": background ignored)."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "pascal_context"
     CONFIGS = (_WITHOUT_BACKGROUND,)
     DOWNLOADS = (
         Archive(

@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from deeplab_tf.classes import PERSON_PARTS, DatasetInfo
 from deeplab_tf.data.builder import Example, SegmentationBuilder
@@ -50,7 +49,7 @@ def _read_if_parts(pair: FilePair) -> Example | None:
 class Builder(SegmentationBuilder, skip_registration=True):
     """Six parts of people, and background; images with people only."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "person_part"
     DOWNLOADS = (
         Archive(
             "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",

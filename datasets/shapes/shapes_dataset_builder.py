@@ -2,7 +2,6 @@
 
 import io
 
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from deeplab_tf.classes import DatasetInfo
@@ -25,7 +24,7 @@ def _read(pair: tuple[str, int]) -> Example:
 class Builder(SegmentationBuilder, skip_registration=True):
     """Textured objects of seven classes over textured backgrounds, drawn: small, VOC-like, for demos and tests."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "shapes"
     read = staticmethod(_read)
 
     def catalogue_info(self) -> DatasetInfo:

@@ -2,8 +2,6 @@
 
 import pathlib
 
-import tensorflow_datasets as tfds
-
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
@@ -20,7 +18,7 @@ def _read_sbd(data: bytes, source: str) -> Mask:
 class Builder(SegmentationBuilder, skip_registration=True):
     """Twenty classes of objects and background."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    name = "voc2012"
     DOWNLOADS = (
         Archive(
             "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",

@@ -8,6 +8,8 @@ window has whole pixels, round(c/s) of them, so the scale is the drawn one to wi
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.data.decoding import DCT_METHOD, decode_image
+
 
 def draw_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple[float, ...], mirror: bool) -> dict:
     """Draws scale, place and mirroring of the crop.
@@ -50,10 +52,13 @@ def crop_image(example: dict, crop_size: int, mean_color: tuple[float, float, fl
     (y, x), (height, width) = tf.unstack(example["offset"]), tf.unstack(example["size"])
     # The last column that is decoded of a JPEG depends on what is right of it; two more make it exact.
     wider = tf.minimum(width + 2, tf.shape(example["label"])[1] - x)
+    encoded = example["encoded"]
+
+    def decode_window():
+        return tf.io.decode_and_crop_jpeg(encoded, [y, x, height, wider], channels=3, dct_method=DCT_METHOD)[:, :width]
+
     window = tf.cond(
-        tf.io.is_jpeg(example["encoded"]),
-        lambda: tf.io.decode_and_crop_jpeg(example["encoded"], [y, x, height, wider], channels=3)[:, :width],
-        lambda: decode_image(example["encoded"])[y : y + height, x : x + width],
+        tf.io.is_jpeg(encoded), decode_window, lambda: decode_image(encoded)[y : y + height, x : x + width]
     )
     image = tf.cast(tf.image.resize(window, example["target"], "bilinear") + 0.5, tf.uint8)
     missing = crop_size - example["target"]
@@ -91,9 +96,3 @@ def crop_label(example: dict, crop_size: int, ignore_label: int) -> tf.Tensor:
     columns = tf.where(example["mirrored"], chosen[::-1, 1], chosen[:, 1])
     label = tf.transpose(tf.gather(tf.transpose(tf.gather(label, chosen[:, 0])), columns))
     return tf.ensure_shape(label, [crop_size, crop_size])
-
-
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG, PNG, BMP or the first frame of a GIF: uint8 [H, W, 3], RGB."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])

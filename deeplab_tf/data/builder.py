@@ -1,4 +1,4 @@
-"""What the builders of all data sets share: checking pairs of image and mask, and writing them as TFRecords.
+"""The base class of all data sets' builders: checking pairs of image and mask, and writing them as TFRecords.
 
 A builder of a data set says which pairs there are (`pairs`) and how one is read (`read`). The rest is the same for all:
 pairs are read and checked on all cores, a bounded number at a time, and written by tensorflow-datasets: shards by size,
@@ -8,9 +8,11 @@ under a temporary name until all is done, with the classes beside them.
 import collections
 import dataclasses
 import functools
+import io
 import itertools
 import os
 import pathlib
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -19,12 +21,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
+from PIL import Image
 
+from deeplab_tf import pictures
 from deeplab_tf.classes import DatasetInfo
+from deeplab_tf.data.catalogue import PREPARED_VERSION
+from deeplab_tf.data.decoding import decode_image
 from deeplab_tf.data.download import Archive
+from deeplab_tf.data.finding import find_builder
 from deeplab_tf.data.masks import Mask, check_indices
 from deeplab_tf.errors import UserError
-from deeplab_tf.pictures import open_image, read_photograph
 
 _SKIPPED = "skipped-"
 
@@ -51,16 +57,17 @@ class Example:
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes pairs of image and mask with the Model Garden's feature names.
 
-    A subclass has VERSION, `catalogue_info` and `pairs`, and sets `read`.
+    A subclass has `name`, `catalogue_info` and `pairs`, and sets `read`.
 
     Attributes:
         CONFIGS: names of its configurations beside the plain one.
         OPTIONS: names of the options that it takes.
         DOWNLOADS: where its raw files are to be had, if anyone may have them.
         read: turns one of the items of `pairs` into an Example, or into None to leave it out. Runs in many threads at
-            once, or in Beam's workers: a function of a module, so that it pickles.
+            once, or in Beam's workers.
     """
 
+    VERSION = tfds.core.Version(PREPARED_VERSION)
     code_path = None  # tensorflow-datasets would look there for checksums; and fails where no package is installed
     CONFIGS: tuple[str, ...] = ()
     OPTIONS: tuple[str, ...] = ()
@@ -177,12 +184,14 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """The same as a Beam transform; what is wrong with bad pairs goes to text files beside the records."""
         import apache_beam as beam
 
-        convert = functools.partial(_tagged, read=type(self).read, num_classes=self.catalogue_info().num_classes)
+        convert = functools.partial(_tagged, name=self.name, num_classes=self.catalogue_info().num_classes)
+        # Pickled here, since pairs are of types of the builder's module, which a worker must load first.
+        pickled = [pickle.dumps(pair) for pair in pairs]
         skipped_file = os.path.join(self.data_dir, f"{_SKIPPED}{split}")
 
         @beam.ptransform_fn
         def examples(pipeline):
-            converted = pipeline | beam.Create(pairs) | beam.Reshuffle() | beam.FlatMap(convert).with_outputs()
+            converted = pipeline | beam.Create(pickled) | beam.Reshuffle() | beam.FlatMap(convert).with_outputs()
             _ = converted.skipped | beam.io.WriteToText(skipped_file, shard_name_template="")
             return converted.examples
 
@@ -197,12 +206,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             raise UserError(self.skipped[0] + others)
 
 
-def _tagged(pair: Any, read: Callable[[Any], Example | None], num_classes: int) -> Iterator[Any]:
-    """Converts a pair for Beam: an example, or what is wrong with it."""
+def _tagged(pickled: bytes, name: str, num_classes: int) -> Iterator[Any]:
+    """Converts a pair of the data set `name` for Beam: an example, or the line that says what is wrong with it."""
     from apache_beam.pvalue import TaggedOutput
 
+    read = find_builder(name).read
     try:
-        converted = _converted(pair, read, num_classes)
+        converted = _converted(pickle.loads(pickled), read, num_classes)
     except UserError as error:
         yield TaggedOutput("skipped", str(error))
     else:
@@ -211,12 +221,12 @@ def _tagged(pair: Any, read: Callable[[Any], Example | None], num_classes: int) 
 
 
 def _converted(pair: Any, read: Callable[[Any], Example | None], num_classes: int) -> tuple[dict, np.ndarray] | None:
-    """What `checked` returns for a pair; None where it is to be left out."""
+    """The features and counts of a pair; None where it is to be left out."""
     example = read(pair)
-    return None if example is None else checked(example, num_classes)
+    return None if example is None else check_example(example, num_classes)
 
 
-def checked(example: Example, num_classes: int) -> tuple[dict, np.ndarray]:
+def check_example(example: Example, num_classes: int) -> tuple[dict, np.ndarray]:
     """Checks an example.
 
     Returns:
@@ -225,8 +235,7 @@ def checked(example: Example, num_classes: int) -> tuple[dict, np.ndarray]:
     Raises:
         UserError: the image cannot be decoded, the mask has another size, or holds a value that is no class.
     """
-    image, image_format = _readable(example.image, example.source)
-    height, width = _decoded_size(image, example.source)
+    image, image_format, height, width = prepared_photograph(example.image, example.source)
     if example.mask is None:
         mask, counts = b"", np.zeros(256, np.int64)
     else:
@@ -254,8 +263,8 @@ def _features() -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(
         {
             "image": {
-                "encoded": text("The image file as it was."),
-                "format": text("'jpeg', 'png', 'bmp' or 'gif'."),
+                "encoded": text("The image file, upright."),
+                "format": text("'jpeg' or 'png'."),
                 "filename": text("Name of the image file."),
                 "height": number("Pixels."),
                 "width": number("Pixels."),
@@ -270,23 +279,35 @@ def _features() -> tfds.features.FeaturesDict:
     )
 
 
-def _readable(image: bytes, source: str) -> tuple[bytes, str]:
-    """The image as it is when TensorFlow reads its format, else (TIFF, WebP) as PNG; and its format."""
-    for signature, name in ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG", "png"), (b"BM", "bmp"), (b"GIF8", "gif")):
-        if image.startswith(signature):
-            return image, name
-    return tf.io.encode_png(read_photograph(image, source)).numpy(), "png"
+def prepared_photograph(data: bytes, source: str) -> tuple[bytes, str, int, int]:
+    """A photograph as it is stored: bytes that every decoder turns into the pixels of `pictures.read_photograph`.
 
+    JPEGs and PNGs that are upright keep their bytes. A JPEG that its EXIF orientation turns is turned and encoded again
+    (quality 95, no subsampling of colours); everything else becomes PNG.
 
-def _decoded_size(image: bytes, source: str) -> tuple[int, int]:
-    """Height and width of the image, decoded whole as training will decode it."""
-    try:
-        with tf.device("CPU"):
-            height, width, _ = tf.io.decode_image(image, channels=3, expand_animations=False).shape
-    except (tf.errors.InvalidArgumentError, ValueError) as error:
-        reason = str(getattr(error, "message", error)).split("[Op:")[0].split("{{")[0].strip(" ,.")
-        raise UserError(f"{source}: cannot be decoded ({reason}); replace or remove it") from error
-    return height, width
+    Returns:
+        the file, its format ("jpeg" or "png"), height and width.
+
+    Raises:
+        UserError: it cannot be decoded, or holds numbers that are not colours.
+    """
+    picture = pictures.open_image(data, source, load=False)
+    is_jpeg = picture.format in ("JPEG", "MPO")  # MPO: a JPEG with further pictures behind it
+    if (is_jpeg or picture.format == "PNG") and pictures.exif_orientation(picture) == 1:
+        try:
+            with tf.device("CPU"):
+                height, width, _ = decode_image(data).shape
+        except (tf.errors.InvalidArgumentError, ValueError) as error:
+            pictures.open_image(data, source)  # says what is wrong with it
+            raise UserError(f"{source}: cannot be decoded by TensorFlow; replace or remove it") from error
+        return data, "jpeg" if is_jpeg else "png", height, width
+    pixels = pictures.read_photograph(data, source)
+    file = io.BytesIO()
+    if is_jpeg:
+        Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return file.getvalue(), "jpeg" if is_jpeg else "png", *pixels.shape[:2]
 
 
 def _size_differs(example: Example, height: int, width: int) -> str:
@@ -295,13 +316,13 @@ def _size_differs(example: Example, height: int, width: int) -> str:
         f"{example.mask_source}: the mask is {mask_width}x{mask_height} pixels, its image {example.source} "
         f"{width}x{height}; they must be equal"
     )
-    if (mask_height, mask_width) == (width, height):
-        orientation = open_image(example.image, example.source).getexif().get(0x0112, 1)
-        if orientation > 4:
-            message += (
-                f" (the image is stored lying, with EXIF orientation {orientation}, which decoders ignore: turn its "
-                "pixels first, for instance with `mogrify -auto-orient`)"
-            )
+    stored = pictures.open_image(example.image, example.source, load=False)
+    orientation = pictures.exif_orientation(stored)
+    if orientation != 1 and (mask_width, mask_height) == stored.size:
+        message += (
+            f" (the photograph is turned by its EXIF orientation {orientation}, the mask fits it unturned: turn the "
+            "mask, or remove the orientation from the photograph)"
+        )
     return message
 
 

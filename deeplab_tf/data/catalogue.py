@@ -6,6 +6,7 @@ tensorflow-datasets and without the code that built it.
 """
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +17,11 @@ from deeplab_tf import classes
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 
+_log = logging.getLogger(__name__)
+
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
+# Of what the builders write. Since 2.0.0 photographs are upright and of 8 bits, JPEG or PNG.
+PREPARED_VERSION = "2.0.0"
 
 
 def _known(name: str, class_names: Sequence[str], splits: dict[str, int], palette: Sequence | None = None):
@@ -99,7 +104,18 @@ def prepared_directory(name: str, data_dir: str | os.PathLike | None = None) -> 
     directory = find_prepared(name, data_dir)
     if directory is None:
         raise UserError(_not_prepared(name, data_dir))
+    warn_if_outdated(directory)
     return directory
+
+
+def warn_if_outdated(directory: str | os.PathLike) -> None:
+    """Says so where an earlier version of this project prepared a data set otherwise than it would today."""
+    if _version(directory) < _version(PREPARED_VERSION):
+        _log.warning(
+            "%s: prepared by an earlier version, which did not turn photographs as their EXIF orientation says and "
+            "made 16-bit TIFFs white; if there are any among them, prepare it again with --overwrite",
+            directory,
+        )
 
 
 def resolved_data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
@@ -113,7 +129,11 @@ def find_prepared(name: str, data_dir: str | os.PathLike | None = None) -> str |
     versions = [path.parent for path in base.glob("*/dataset_info.json")]
     if not versions:
         return None
-    return str(max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".") if part.isdigit())))
+    return str(max(versions, key=_version))
+
+
+def _version(directory: str | os.PathLike) -> tuple[int, ...]:
+    return tuple(int(part) for part in pathlib.Path(directory).name.split(".") if part.isdigit())
 
 
 def read_info(directory: str | os.PathLike) -> DatasetInfo:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.data import augmentation, catalogue
+from deeplab_tf.data.decoding import decode_image
 from deeplab_tf.data.records import Records, record_files
 from deeplab_tf.errors import UserError
 
@@ -118,7 +119,7 @@ def evaluation_pipeline(
 
     def example_at(record):
         read = _parsed(record)
-        image = augmentation.decode_image(read["encoded"])
+        image = decode_image(read["encoded"])
         label = tf.cond(
             read["mask"] == "",
             lambda: tf.fill(tf.shape(image)[:2], tf.constant(IGNORE_LABEL, tf.uint8)),

@@ -10,8 +10,9 @@ from typing import Any
 from absl import logging
 
 from deeplab_tf import beam
-from deeplab_tf.data import builders, catalogue
+from deeplab_tf.data import catalogue
 from deeplab_tf.data.download import fetch
+from deeplab_tf.data.finding import find_builder
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_text
 
@@ -56,8 +57,9 @@ def prepare(
     directory = catalogue.find_prepared(name, data_dir)
     if directory is not None and not overwrite:
         _check_same(name, directory, raw_dir, options)
+        catalogue.warn_if_outdated(directory)
         return directory
-    builder_class = builders.builder_class(name.split("/")[0])
+    builder_class = find_builder(name.split("/")[0])
     unknown = sorted(set(options) - set(builder_class.OPTIONS))
     if unknown:
         raise UserError(f"--{unknown[0]} does not apply to dataset {name!r}")

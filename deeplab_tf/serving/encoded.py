@@ -6,6 +6,8 @@ says so, from the first bytes of the file and before any memory is taken for its
 
 import tensorflow as tf
 
+from deeplab_tf.data.decoding import decode_image
+
 # An EXIF segment comes before the pixels, and after few others: bytes of a JPEG that are searched for it.
 _SEARCHED_FOR_EXIF = 1 << 18
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -32,7 +34,7 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     height, width = tf.cond(is_jpeg, lambda: _jpeg_size(encoded), lambda: _size_in_header(encoded))
     with tf.control_dependencies([check_size(height, width, max_pixels)]):
         encoded = tf.identity(encoded)
-    image = tf.ensure_shape(tf.io.decode_image(encoded, channels=3, expand_animations=False), [None, None, 3])
+    image = decode_image(encoded)
     orientation = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: tf.constant(1, tf.int64))
     return turned_upright(image, orientation)
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf import data
+from deeplab_tf.data.decoding import decode_image
 from deeplab_tf.data.records import record_files
 
 
@@ -22,7 +23,7 @@ def test_the_decoder_of_the_model_garden_reads_our_records(segmentation_input, s
     ours = data.evaluation_pipeline(shapes_dir, "val", limit=5).as_numpy_iterator()
     for record, example in zip(serialized(shapes_dir, "val"), ours, strict=False):
         decoded = decode(record)
-        np.testing.assert_array_equal(tf.io.decode_image(decoded["image/encoded"], 3), example["image"])
+        np.testing.assert_array_equal(decode_image(decoded["image/encoded"]), example["image"])
         mask = tf.io.decode_image(decoded["image/segmentation/class/encoded"], 1)[..., 0]
         np.testing.assert_array_equal(mask, example["label"])
         assert (decoded["image/height"], decoded["image/width"]) == example["label"].shape

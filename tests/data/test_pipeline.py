@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deeplab_tf import data
 from deeplab_tf.data import augmentation
+from deeplab_tf.data.decoding import decode_image
 from deeplab_tf.errors import UserError
 
 
@@ -163,7 +164,7 @@ def test_a_crop_is_its_window_scaled_padded_mirrored(encode, size, offset, targe
 
     (y, x), (height, width) = offset, size
     for result, whole, fill, method in (
-        (found[0], tf.io.decode_image(example["encoded"]), [123, 117, 104], "bilinear"),
+        (found[0], decode_image(example["encoded"]), [123, 117, 104], "bilinear"),
         (found[1], label[..., None], [255], "nearest"),
     ):
         scaled = tf.image.resize(whole[y : y + height, x : x + width], target, method).numpy()

@@ -154,9 +154,10 @@ def not_an_image(raw):
 
 
 def lying(raw):
+    """A mask that was drawn on the photograph as it is stored, lying."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(raw.path("images/p4.jpg"), exif=exif)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(raw.path("images/p4.jpg"), exif=exif)
 
 
 BAD_FILES = {
@@ -170,14 +171,28 @@ BAD_FILES = {
         lambda raw, grid: raw.mask("masks/p4.png", grid([0, 3])),
         r"masks/p4.png: 300 pixels of the mask have the value 3; expected classes 0 to 2, or 255",
     ),
-    "truncated image": (lambda raw, grid: unreadable(raw), r"images/p4.jpg: cannot be decoded"),
+    "truncated image": (
+        lambda raw, grid: unreadable(raw),
+        r"images/p4.jpg: cannot be read as an image \(image file is truncated",
+    ),
     "unreadable mask": (lambda raw, grid: not_an_image(raw), r"masks/p4.png: cannot be read as an image"),
     "colour mask": (
         lambda raw, grid: raw.image("masks/p4.png"),
         r"masks/p4.png: a colour mask \(RGB\); .*--color_table",
     ),
     "two images": (lambda raw, grid: raw.image("images/p4.png"), r"images/p4.png: p4.jpg has the same name"),
-    "turned by EXIF": (lambda raw, grid: lying(raw), r"masks/p4.png: .*EXIF orientation 6"),
+    "turned by EXIF": (
+        lambda raw, grid: lying(raw),
+        r"masks/p4.png: .*30x20 pixels, .*20x30;.*EXIF orientation 6, the mask fits it unturned",
+    ),
+    "lossy mask": (
+        lambda raw, grid: Image.fromarray(grid([0, 1])).save(raw.path("masks/p4.png"), "JPEG"),
+        r"masks/p4.png: the mask is compressed as JPEG, which changes labels",
+    ),
+    "float image": (
+        lambda raw, grid: Image.fromarray(np.full((20, 30), 7, np.float32)).save(raw.path("images/p4.jpg"), "TIFF"),
+        r"images/p4.jpg: found floats from 7 to 7, expected 0 to 1",
+    ),
     "large value": (
         lambda raw, grid: Image.fromarray(grid([0]).astype(np.uint16) + 300).save(raw.path("masks/p4.png")),
         r"masks/p4.png: the mask holds the value 300",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deeplab_tf import data
-from deeplab_tf.data import builders
+from deeplab_tf.data import finding
 from deeplab_tf.errors import UserError
 
 PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
@@ -25,7 +25,7 @@ def test_it_runs_from_anywhere_and_says_what_it_made(raw, grid):
         raw.mask(f"{split}annot/a.png", grid([0, 11]))
     result = run(raw.folder, "--dataset=camvid", "--raw_dir=.", "--data_dir=../data")
     assert result.returncode == 0, result.stderr
-    assert "camvid is prepared in ../data/camvid/1.0.0" in result.stdout
+    assert "camvid is prepared in ../data/camvid/2.0.0" in result.stdout
     assert "train 1, val 1" in result.stdout and "11: sky, building" in result.stdout
     assert "camvid train: 100%" in result.stderr
     assert {path.name for path in raw.data_dir.iterdir()} == {"camvid"}
@@ -49,6 +49,6 @@ def test_help_tells_the_data_sets(tmp_path):
 
 
 def test_builders_need_a_clone(monkeypatch, tmp_path):
-    monkeypatch.setattr(builders, "FOLDER", tmp_path / "datasets")
+    monkeypatch.setattr(finding, "FOLDER", tmp_path / "datasets")
     with pytest.raises(UserError, match="the builders come with the repository"):
         data.prepare("camvid", tmp_path, tmp_path)
