@@ -6,7 +6,7 @@ from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.masks import read_mask
-from deeplab_tf.data.raw import FilePair, lookup, paired, read_pair, required_folder
+from deeplab_tf.data.raw import FilePair, lookup, pair_files, read_pair, required_folder
 
 _UNLABELLED = 11
 
@@ -26,7 +26,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
         raw = required_folder(self.raw_dir, "camvid", ("train", "trainannot", "val", "valannot"))
         decode = functools.partial(read_mask, lookup=lookup([(_UNLABELLED, 255)]))
         return {
-            split: list(paired(raw / split, raw / f"{split}annot", decode=decode).values())
+            split: list(pair_files(raw / split, raw / f"{split}annot", decode=decode).values())
             for split in ("train", "val", "test")
             if split != "test" or (raw / split).is_dir()
         }

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from pycocotools import mask as coco_masks
 
-from deeplab_tf.classes import COCO_THINGS, VOC_OF_COCO, DatasetInfo
+from deeplab_tf.classes import COCO_THINGS, IGNORE_LABEL, VOC_OF_COCO, DatasetInfo
+from deeplab_tf.data.annotations import draw_segmentations
 from deeplab_tf.data.archives import files_below
 from deeplab_tf.data.builder import Example, SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
@@ -50,30 +50,24 @@ def _read(pair: AnnotatedImage) -> Example | None:
     """Draws the objects, small ones over large ones; crowds have no label. None with too few pixels of objects."""
     if pair.problem:
         raise UserError(pair.problem)
+    source = f"{pair.source}: {pair.image.name}"
+    segmentations = [annotation.get("segmentation") for _, annotation in pair.things]
+    drawn = draw_segmentations(segmentations, pair.height, pair.width, source)
     indices = np.zeros((pair.height, pair.width), np.uint8)
-    by_size = sorted(pair.things, key=lambda thing: (not thing[1].get("iscrowd"), -thing[1]["area"]))
-    for index, annotation in by_size:
-        try:
-            drawn = _drawn(annotation["segmentation"], pair.height, pair.width)
-        except Exception as error:  # pycocotools raises many kinds
-            raise UserError(
-                f"{pair.source}: annotation {annotation.get('id')} of {pair.image.name} cannot be drawn ({error})"
-            ) from error
-        indices[drawn] = 255 if annotation.get("iscrowd") else index
-    if np.count_nonzero((indices > 0) & (indices < 255)) < pair.least_pixels:
+    things = [(index, annotation, pixels) for (index, annotation), pixels in zip(pair.things, drawn, strict=True)]
+    for index, annotation, pixels in sorted(
+        things, key=lambda thing: (not thing[1].get("iscrowd"), -_area(*thing[1:]))
+    ):
+        indices[pixels] = IGNORE_LABEL if annotation.get("iscrowd") else index
+    if np.count_nonzero((indices > 0) & (indices < IGNORE_LABEL)) < pair.least_pixels:
         return None
     return Example(pair.image.name, content(pair.image), Mask(indices), str(pair.image), pair.source)
 
 
-def _drawn(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The pixels of polygons, or of a run-length code: bool [height, width]."""
-    if isinstance(segmentation, list):
-        code = coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = coco_masks.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    return coco_masks.decode(code).astype(bool)
+def _area(annotation: dict[str, Any], drawn: np.ndarray) -> float:
+    """COCO's own figure where there is one, else the number of pixels drawn."""
+    area = annotation.get("area")
+    return area if isinstance(area, (int, float)) and np.isfinite(area) else np.count_nonzero(drawn)
 
 
 class Builder(SegmentationBuilder, skip_registration=True):
@@ -157,11 +151,12 @@ def _annotated(
             if annotation["category_id"] in class_of:
                 index = class_of[annotation["category_id"]]
                 things.setdefault(annotation["image_id"], []).append((index, annotation))
-        listed = [(entry["file_name"], entry["height"], entry["width"], entry["id"]) for entry in parsed["images"]]
-    except (ValueError, KeyError, TypeError) as error:
+        listed = [(str(entry["file_name"]), entry["height"], entry["width"], entry["id"]) for entry in parsed["images"]]
+        listed.sort(key=lambda entry: entry[0])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r})") from error
     pairs = []
-    for name, height, width, number in sorted(listed):
+    for name, height, width, number in listed:
         if number in things or not least_pixels:
             problem = "" if name in images else f"{name}: this image of {file} is missing; check --raw_dir"
             image = images.get(name, pathlib.Path(name))

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from deeplab_tf.classes import DatasetInfo, voc_palette
 from deeplab_tf.data import masks
 from deeplab_tf.data.builder import SegmentationBuilder
-from deeplab_tf.data.raw import FilePair, paired, read_pair, required_folder
+from deeplab_tf.data.raw import FilePair, pair_files, read_pair, required_folder
 from deeplab_tf.errors import UserError
 
 _DEFAULT_VAL_FRACTION = 0.1
@@ -38,16 +38,14 @@ class Builder(SegmentationBuilder, skip_registration=True):
                 f"dataset {name!r} needs --class_names: a file with the name of one class a line, the first that of "
                 "index 0; or --color_table for colour masks, with lines 'R G B name'"
             )
-        class_names = masks.read_names(self.options["class_names"])
-        if len(class_names) > 255:
-            raise UserError(f"{self.options['class_names']}: {len(class_names)} classes; masks hold 255 at most")
+        class_names = masks.read_class_names(self.options["class_names"])
         return DatasetInfo(name, class_names, voc_palette(len(class_names)))
 
     def pairs(self) -> dict[str, list[FilePair]]:
         """Pairs of images/ and masks/, split by lists or by fraction."""
         raw = required_folder(self.raw_dir, self.full_name, ("images", "masks"))
         decode = functools.partial(masks.read_mask, table=self._color_table())
-        found = paired(raw / "images", raw / "masks", decode=decode)
+        found = pair_files(raw / "images", raw / "masks", decode=decode)
         return {split: [found[name] for name in names] for split, names in self._split(list(found)).items()}
 
     def check_counts(self, counts: dict[str, np.ndarray]) -> None:

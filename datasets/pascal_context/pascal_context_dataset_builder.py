@@ -6,11 +6,12 @@ import pathlib
 import numpy as np
 
 from deeplab_tf.classes import PASCAL_CONTEXT_IDS, DatasetInfo
+from deeplab_tf.data.annotations import read_mat
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
-from deeplab_tf.data.raw import FilePair, first_existing, listed_pair, read_list, read_mat, read_pair, voc_folder
+from deeplab_tf.data.raw import FilePair, first_existing, pair_from_list, read_list, read_pair, voc_folder
 from deeplab_tf.errors import UserError
 
 _CLASSES_OF_THE_FILES = 459
@@ -65,7 +66,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
         lists = {split: voc / "ImageSets" / "Main" / f"{split}.txt" for split in ("train", "val")}
         return {
             split: [
-                listed_pair(voc / "JPEGImages" / f"{name}.jpg", maps / f"{name}.mat", list_file, decode=decode)
+                pair_from_list(voc / "JPEGImages" / f"{name}.jpg", maps / f"{name}.mat", list_file, decode=decode)
                 for name in read_list(list_file)
             ]
             for split, list_file in lists.items()

@@ -5,11 +5,12 @@ import pathlib
 import numpy as np
 
 from deeplab_tf.classes import PERSON_PARTS, DatasetInfo
+from deeplab_tf.data.annotations import read_mat
 from deeplab_tf.data.builder import Example, SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
-from deeplab_tf.data.raw import FilePair, first_existing, listed_pair, read_list, read_mat, read_pair, voc_folder
+from deeplab_tf.data.raw import FilePair, first_existing, pair_from_list, read_list, read_pair, voc_folder
 from deeplab_tf.errors import UserError
 
 _CLASS_OF_PART = {part: index for index, parts in enumerate(PERSON_PARTS.values(), start=1) for part in parts}
@@ -86,7 +87,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
             for name in read_list(list_file):
                 image = voc / "JPEGImages" / f"{name}.jpg"
                 if merged is not None:
-                    splits[split].append(listed_pair(image, merged / f"{name}.png", list_file))
+                    splits[split].append(pair_from_list(image, merged / f"{name}.png", list_file))
                 else:
-                    splits[split].append(listed_pair(image, parts / f"{name}.mat", list_file, decode=_read_parts))
+                    splits[split].append(pair_from_list(image, parts / f"{name}.mat", list_file, decode=_read_parts))
         return splits

@@ -3,11 +3,12 @@
 import pathlib
 
 from deeplab_tf.classes import DatasetInfo
+from deeplab_tf.data.annotations import read_mat
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
-from deeplab_tf.data.raw import FilePair, first_existing, listed_pair, read_list, read_mat, read_pair, voc_folder
+from deeplab_tf.data.raw import FilePair, first_existing, pair_from_list, read_list, read_pair, voc_folder
 
 
 def _read_sbd(data: bytes, source: str) -> Mask:
@@ -51,13 +52,13 @@ class Builder(SegmentationBuilder, skip_registration=True):
             splits["aug"] = [_extra_pair(voc, extra[name]) for name in aug]
         if (lists / "test.txt").exists():
             test = [voc / "JPEGImages" / f"{name}.jpg" for name in read_list(lists / "test.txt")]
-            splits["test"] = [listed_pair(image, None, lists / "test.txt") for image in test]
+            splits["test"] = [pair_from_list(image, None, lists / "test.txt") for image in test]
         return splits
 
     def _voc_pairs(self, voc: pathlib.Path, split: str, names: list[str]) -> list[FilePair]:
         list_file = voc / "ImageSets" / "Segmentation" / f"{split}.txt"
         return [
-            listed_pair(voc / "JPEGImages" / f"{name}.jpg", voc / "SegmentationClass" / f"{name}.png", list_file)
+            pair_from_list(voc / "JPEGImages" / f"{name}.jpg", voc / "SegmentationClass" / f"{name}.png", list_file)
             for name in names
         ]
 

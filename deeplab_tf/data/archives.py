@@ -9,6 +9,9 @@ import zlib
 from deeplab_tf.data.raw import RawFile
 from deeplab_tf.errors import UserError
 
+# Bytes of a member of a zip file that are read at most: COCO's annotations are half a gigabyte.
+_LARGEST = 2 << 30
+
 
 @dataclasses.dataclass(frozen=True)
 class ZipMember:
@@ -24,10 +27,17 @@ class ZipMember:
 
     def read_bytes(self) -> bytes:
         """The whole content."""
+        archive = _open_zip(self.archive)
         try:
-            return _opened(self.archive).read(self.path)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UserError(f"{self}: cannot be read ({error}); get the archive again") from error
+            size = archive.getinfo(self.path).file_size
+            if size > _LARGEST:
+                raise UserError(
+                    f"{self}: {size / 2**30:.1f} GiB unpacked, more than any image or annotation; remove it"
+                )
+            return archive.read(self.path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
+            reason = str(error) or "too large for the memory"
+            raise UserError(f"{self}: cannot be read ({reason}); get the archive again") from error
 
     def __str__(self) -> str:
         return f"{self.archive}/{self.path}"
@@ -44,7 +54,7 @@ def files_below(raw: pathlib.Path, folder: str) -> dict[str, RawFile]:
     """
     files: dict[str, RawFile] = {}
     for archive in sorted(raw.glob("*.zip")):
-        for path in _opened(str(archive)).namelist():
+        for path in _open_zip(str(archive)).namelist():
             if path.startswith(f"{folder}/") and not path.endswith("/"):
                 files[path.removeprefix(f"{folder}/")] = ZipMember(str(archive), path)
     for place in (*sorted(raw.glob(f"*/{folder}")), raw / folder):
@@ -53,7 +63,7 @@ def files_below(raw: pathlib.Path, folder: str) -> dict[str, RawFile]:
 
 
 @functools.lru_cache(maxsize=16)
-def _opened(archive: str) -> zipfile.ZipFile:
+def _open_zip(archive: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(archive)
     except (OSError, zipfile.BadZipFile) as error:

@@ -123,8 +123,23 @@ def resolved_data_dir(data_dir: str | os.PathLike | None) -> pathlib.Path:
     return pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
 
 
+def check_name(name: str) -> None:
+    """Checks that a data set's name is a name, or two with a slash between them: folders in the data_dir.
+
+    Raises:
+        UserError: it is not.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or not all(part.isprintable() and part == part.strip(" .") and part for part in parts):
+        raise UserError(
+            f"dataset {name!r}: expected a name, or a name and a configuration such as 'image_folder/mine', none of "
+            "them empty or beginning with a dot"
+        )
+
+
 def find_prepared(name: str, data_dir: str | os.PathLike | None = None) -> str | None:
     """The newest version directory of `name` under `data_dir`, or None."""
+    check_name(name)
     base = resolved_data_dir(data_dir) / name
     versions = [path.parent for path in base.glob("*/dataset_info.json")]
     if not versions:

@@ -6,6 +6,7 @@ import pathlib
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 
 import tqdm
 
@@ -50,9 +51,12 @@ def fetch(archive: Archive, folder: pathlib.Path) -> None:
             _download(archive, aside)
     _check(archive, target)
     if archive.unpack:
-        with tarfile.open(target) as tar:
-            members = tqdm.tqdm(tar, desc=f"unpacking {archive.filename}", unit=" files")
-            tar.extractall(folder, members=members, filter="data")
+        try:
+            with tarfile.open(target) as tar:
+                members = tqdm.tqdm(tar, desc=f"unpacking {archive.filename}", unit=" files")
+                tar.extractall(folder, members=members, filter="data")
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{target}: cannot be unpacked ({error}); remove it and try again") from error
         target.unlink()
     write_text(done, archive.checksum + "\n")
 

@@ -11,13 +11,13 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from deeplab_tf import pictures
-from deeplab_tf.classes import IGNORE_LABEL
+from deeplab_tf.classes import IGNORE_LABEL, MAX_CLASSES
 from deeplab_tf.errors import UserError
 
 _VOID = ("ignore", "void", "unlabelled", "unlabeled")
@@ -76,9 +76,9 @@ def read_color_table(path: str | os.PathLike) -> ColorTable:
     colors: dict[int, int] = {}
     for number, line in _lines(path):
         fields = [field for field in re.split(r"[,;\t ]+", line.strip()) if field]
-        if all(field.isdigit() for field in fields[-3:]):
+        if all(field.isdecimal() for field in fields[-3:]):
             fields = fields[-3:] + fields[:-3]
-        if len(fields) < 4 or not all(field.isdigit() and int(field) < 256 for field in fields[:3]):
+        if len(fields) < 4 or not all(field.isdecimal() and int(field) < 256 for field in fields[:3]):
             raise UserError(f"{path}:{number}: expected 'R G B name' with colours of 0 to 255, found {line!r}")
         color, name = tuple(int(field) for field in fields[:3]), " ".join(fields[3:])
         if name.lower() not in _VOID and name not in names:
@@ -89,6 +89,7 @@ def read_color_table(path: str | os.PathLike) -> ColorTable:
         colors[code] = IGNORE_LABEL if name.lower() in _VOID else names.index(name)
     if not names:
         raise UserError(f"{path}: no classes; expected lines 'R G B name'")
+    _check_class_names(names, path)
     return ColorTable(tuple(names), colors)
 
 
@@ -98,6 +99,27 @@ def read_names(path: str | os.PathLike) -> tuple[str, ...]:
     if not names:
         raise UserError(f"{path}: no names in it; expected one a line")
     return names
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Reads the names of classes, one a line, the first that of index 0.
+
+    Raises:
+        UserError: there are more than 255, or one occurs twice or has characters that cannot be printed.
+    """
+    names = read_names(path)
+    _check_class_names(names, path)
+    return names
+
+
+def _check_class_names(names: Sequence[str], path: str | os.PathLike) -> None:
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"{path}: {len(names)} classes; masks of 8 bits hold {MAX_CLASSES} at most, and 'no label'")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UserError(f"{path}: the class {name!r} occurs twice; give each class a name of its own")
+        if not name.isprintable():
+            raise UserError(f"{path}: the class {name!r} has characters that cannot be printed")
 
 
 def read_mask(data: bytes, source: str, table: ColorTable | None = None, lookup: bytes | None = None) -> Mask:

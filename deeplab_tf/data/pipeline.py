@@ -69,6 +69,8 @@ def training_pipeline(
     if not scales or min(scales) <= 0:
         raise UserError(f"scales must be positive numbers, got {scales}")
     records = _open(directory, split)
+    if not len(records):
+        raise UserError(f"{directory}: split {split!r} has no examples; expected some to train on")
     share = batch_size // num_shards
 
     def is_ours(position, number):

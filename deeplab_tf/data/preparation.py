@@ -14,7 +14,7 @@ from deeplab_tf.data import catalogue
 from deeplab_tf.data.download import fetch
 from deeplab_tf.data.finding import find_builder
 from deeplab_tf.errors import UserError
-from deeplab_tf.files import write_text
+from deeplab_tf.files import process_name, remove_remains, write_text
 
 
 def prepare(
@@ -71,7 +71,9 @@ def prepare(
             "folder of its raw files as --raw_dir, or --download to fetch them"
         )
     beam_options = None if beam_pipeline_options is None else beam.pipeline_options(beam_pipeline_options)
-    return _build(builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options, beam_options)
+    return _build(
+        builder_class, name, catalogue.resolved_data_dir(data_dir), raw_dir, on_error, options, beam_options, overwrite
+    )
 
 
 def describe(directory: str | os.PathLike) -> str:
@@ -96,6 +98,7 @@ def _build(
     on_error: str,
     options: dict,
     beam_options: Any,
+    overwrite: bool,
 ) -> str:
     """Builds in a folder of its own and moves the result into place when it is whole."""
     import tensorflow_datasets as tfds
@@ -103,12 +106,13 @@ def _build(
     config, verbosity = name.partition("/")[2], logging.get_verbosity()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        workshop = pathlib.Path(tempfile.mkdtemp(prefix=".preparing-", dir=data_dir))
+        remove_remains(data_dir)
+        staging = pathlib.Path(tempfile.mkdtemp(prefix=f".preparing-{process_name()}-", suffix=".part", dir=data_dir))
     except OSError as error:
         raise UserError(f"--data_dir={data_dir}: cannot be written ({error.strerror})") from error
     try:
         builder = builder_class(
-            data_dir=str(workshop),
+            data_dir=str(staging),
             config=builder_class.config_named(config),
             raw_dir=raw_dir,
             on_error=on_error,
@@ -119,21 +123,46 @@ def _build(
         logging.set_verbosity(logging.ERROR)
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
         settings = tfds.download.DownloadConfig(beam_options=beam_options)
-        builder.download_and_prepare(download_dir=str(workshop / "downloads"), download_config=settings)
+        builder.download_and_prepare(download_dir=str(staging / "downloads"), download_config=settings)
         builder.check_counts(builder.counts)
+        _check_not_empty(builder)
         built = pathlib.Path(builder.data_path)
         if builder.skipped:
             write_text(built / "skipped.txt", "\n".join(builder.skipped) + "\n")
-        directory = data_dir / built.relative_to(workshop)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        if directory.exists():
-            directory.rename(workshop / "replaced")
-        built.rename(directory)
+        directory = data_dir / built.relative_to(staging)
+        _move_into_place(built, directory, staging if overwrite else None)
     finally:
         tfds.enable_progress_bar()
         logging.set_verbosity(verbosity)
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     return str(directory)
+
+
+def _check_not_empty(builder) -> None:
+    """Refuses a data set with a split that has no examples."""
+    for name, split in builder.info.splits.items():
+        if not split.num_examples:
+            why = f"; the first of {len(builder.skipped)} left out: {builder.skipped[0]}" if builder.skipped else ""
+            raise UserError(f"dataset {builder.full_name!r}: no examples are left for the split {name!r}{why}")
+
+
+def _move_into_place(built: pathlib.Path, directory: pathlib.Path, replaced: pathlib.Path | None) -> None:
+    """Moves a whole data set to where it belongs.
+
+    Args:
+        built: its folder.
+        directory: what it is to be called.
+        replaced: gets what lies there already; None leaves it, since another host of several has just prepared it, and
+            may be reading it.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if replaced is not None and directory.exists():
+        directory.rename(replaced / "replaced")
+    try:
+        built.rename(directory)
+    except OSError:
+        if replaced is not None or not (directory / "dataset_info.json").exists():
+            raise
 
 
 def _downloaded(builder_class, name: str, data_dir: str | os.PathLike | None) -> str:

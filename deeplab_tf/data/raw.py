@@ -1,8 +1,6 @@
 """Raw files: finding images and masks that belong together, and reading them."""
 
 import dataclasses
-import functools
-import io
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -50,14 +48,14 @@ def read_pair(pair: FilePair) -> Example:
     return Example(pair.name, content(pair.image), mask, str(pair.image), str(pair.mask))
 
 
-def listed_pair(image: pathlib.Path, mask: pathlib.Path | None, list_file: pathlib.Path, **kwargs: Any) -> FilePair:
+def pair_from_list(image: pathlib.Path, mask: pathlib.Path | None, list_file: pathlib.Path, **kwargs: Any) -> FilePair:
     """A pair that a list file names; `kwargs` are FilePair's."""
     missing = [path for path in (image, mask) if path is not None and not path.exists()]
     problem = f"{missing[0]}: does not exist, but {list_file} names it" if missing else ""
     return FilePair(image.name, image, mask, problem=problem, **kwargs)
 
 
-def paired(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -> dict[str, FilePair]:
+def pair_files(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -> dict[str, FilePair]:
     """Pairs the images and masks of two folders, and of folders in them, by their names without suffix.
 
     Args:
@@ -166,25 +164,6 @@ def read_list(path: pathlib.Path) -> list[str]:
         return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-
-
-def read_mat(data: bytes, source: str, variable: str, *fields: str) -> Any:
-    """A variable of a MATLAB file, or a field of it; structs are objects with attributes.
-
-    Raises:
-        UserError: it cannot be read, or has no such variable or field.
-    """
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)
-        return functools.reduce(getattr, fields, content[variable])
-    except (KeyError, AttributeError):
-        wanted = ".".join([variable, *fields])
-        raise UserError(f"{source}: a MATLAB file without {wanted}; expected one of this data set") from None
-    except Exception as error:  # scipy raises many kinds for damaged files
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{source}: cannot be read as a MATLAB file ({reason}); replace or remove it") from error
 
 
 def lookup(classes: Iterable[tuple[int, int]]) -> bytes:

@@ -1,6 +1,6 @@
 """Masks as COCO's annotations: run-length encoded, one file for all images.
 
-`pycocotools.coco.COCO(path)` reads the file, `pycocotools.mask.decode` an annotation; writing needs neither.
+`pycocotools.coco.COCO(path)` reads the file, `pycocotools.mask.decode` an annotation.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf.classes import DatasetInfo
+from deeplab_tf.errors import UserError
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -18,30 +19,17 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
         mask: bool [H, W].
 
     Returns:
-        {"size": [H, W], "counts": text}: the lengths of the runs of 0 and 1 in turn, beginning with 0, column by
-        column.
+        {"size": [H, W], "counts": text}.
+
+    Raises:
+        UserError: pycocotools is not installed.
     """
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    edges = np.concatenate([[0] if pixels[0] else [], [0], changes, [pixels.size]])
-    return {"size": list(mask.shape), "counts": _compressed(np.diff(edges).astype(np.int64).tolist())}
-
-
-def _compressed(counts: list[int]) -> str:
-    """Each count, from the fourth on less the one two before it, in groups of 5 bits, the lowest first.
-
-    A character holds a group: 48 + the 5 bits + 32 where another group follows. The last one's highest bit is the sign.
-    """
-    characters = []
-    for i, count in enumerate(counts):
-        value = count - counts[i - 2] if i > 2 else count
-        while True:
-            group, value = value & 31, value >> 5
-            last = value == (-1 if group & 16 else 0)
-            characters.append(chr(48 + group + (0 if last else 32)))
-            if last:
-                break
-    return "".join(characters)
+    try:
+        from pycocotools import mask as coco_masks
+    except ImportError:
+        raise UserError("COCO annotations need pycocotools: pip install 'deeplab_tf[train]'") from None
+    code = coco_masks.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": code["counts"].decode("ascii")}
 
 
 def annotations(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
@@ -49,7 +37,7 @@ def annotations(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
 
     Args:
         labels: uint8 [H, W].
-        num_classes: what is not below it is no class and gets none.
+        num_classes: labels that are not below it are not classes and get none.
 
     Returns:
         {"category_id": the label, "segmentation": see `encode`, "area": pixels, "bbox": [x, y, width, height],

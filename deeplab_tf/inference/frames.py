@@ -58,7 +58,7 @@ def opencv() -> Any:
     return cv2
 
 
-def opened(source: str) -> Any:
+def open_capture(source: str) -> Any:
     """OpenCV's capture of a file, or of `camera:` and a number or an address.
 
     Raises:
@@ -79,17 +79,17 @@ def opened(source: str) -> Any:
         raise UserError(f"input: found no video {source!r}")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise UserError(f"input: {source} is no video that OpenCV can decode")
+        raise UserError(f"input: {source} is not a video that OpenCV can decode")
     return capture
 
 
-def rate_of(capture: Any) -> float:
+def frame_rate(capture: Any) -> float:
     """Frames per second."""
     rate = capture.get(opencv().CAP_PROP_FPS)
     return rate if 0 < rate < 1000 else _USUAL_RATE
 
 
-def first(frames: Iterator, limit: int | None) -> Iterator:
+def take(frames: Iterator, limit: int | None) -> Iterator:
     """The first `limit` items, without asking for one more."""
     with contextlib.closing(frames):
         for count, frame in enumerate(frames, start=1):
@@ -100,7 +100,7 @@ def first(frames: Iterator, limit: int | None) -> Iterator:
 
 def frames_of_file(capture: Any, stop: Callable[[], bool]) -> Iterator[tuple[Frame, np.ndarray]]:
     """The frames of a file with their pixels, uint8 [H, W, 3] RGB, until `stop()`."""
-    cv2, rate = opencv(), rate_of(capture)
+    cv2, rate = opencv(), frame_rate(capture)
     try:
         index = 0
         while not stop():
@@ -114,7 +114,7 @@ def frames_of_file(capture: Any, stop: Callable[[], bool]) -> Iterator[tuple[Fra
 
 
 class Camera:
-    """The newest frame of a camera, which another thread reads all the time, so that none waits in a buffer.
+    """Reads a camera on a thread and keeps only the newest frame, so that none waits in a buffer.
 
     Args:
         capture: of OpenCV.
@@ -152,7 +152,7 @@ class Camera:
             index += 1
 
     def close(self) -> None:
-        """Lets go of the camera."""
+        """Releases the camera."""
         self._closed = True
         self._thread.join(timeout=10)
 

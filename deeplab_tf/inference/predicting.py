@@ -127,7 +127,9 @@ def _below_common_folder(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """What the predictions of images are called: their paths without suffix, unless two differ in that alone."""
-    stems = [path.with_suffix("").as_posix() for path in paths]
-    count = Counter(stems)
-    return [stem if count[stem] == 1 else path.as_posix() for stem, path in zip(stems, paths, strict=True)]
+    """Names of the predictions of images: their paths without suffix; with it where two would be called the same."""
+    names = [path.with_suffix("").as_posix() for path in paths]
+    while len(set(names)) < len(names):  # more than once: a.jpg may be a path with suffix, or a.jpg.png without
+        count = Counter(names)
+        names = [name if count[name] == 1 else path.as_posix() for name, path in zip(names, paths, strict=True)]
+    return names

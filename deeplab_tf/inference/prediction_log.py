@@ -29,7 +29,7 @@ def fingerprint(segmenter: Segmenter) -> str:
 
 
 class PredictionLog:
-    """A `predictions.jsonl`, open for more. What another segmenter has made counts for nothing.
+    """An append-only `predictions.jsonl`; entries of another segmenter are ignored.
 
     Args:
         output_dir: its folder.

@@ -12,7 +12,7 @@ import tqdm
 from deeplab_tf import files, pictures
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, prediction_files
-from deeplab_tf.inference.frames import CAMERA, Camera, Frame, first, frames_of_file, opencv, opened, rate_of
+from deeplab_tf.inference.frames import CAMERA, Camera, Frame, frame_rate, frames_of_file, open_capture, opencv, take
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
 from deeplab_tf.stopping import StopRequest
@@ -51,7 +51,7 @@ def predict_video(
 
     All frames of a file are segmented, in batches where that pays. Of a camera the newest frame is, as fast as the
     network goes; the others are dropped, and the overlay video shows each result until the next one, so that it plays
-    as fast as life. Ctrl-C or SIGTERM ends it after the frames under way, with whole files; a second Ctrl-C at once.
+    in real time. Ctrl-C or SIGTERM ends it after the frames under way, with whole files; a second Ctrl-C at once.
 
     Args:
         segmenter: with `info`; its CRF, where it has one, refines every frame.
@@ -69,7 +69,7 @@ def predict_video(
     started, output_dir = time.monotonic(), pathlib.Path(output_dir).expanduser()
     live = source.startswith(CAMERA)
     name = time.strftime("camera_%Y-%m-%d_%H.%M.%S") if live else pathlib.Path(source).stem
-    capture = opened(source)
+    capture = open_capture(source)
     count = 0 if live else int(capture.get(opencv().CAP_PROP_FRAME_COUNT))
     expected = count if count > 0 else None
     overlay_path = output_dir / "overlays" / f"{name}.mp4" if "overlays" in formats else None
@@ -90,9 +90,9 @@ def predict_video(
     with contextlib.ExitStack() as stack:
         stack.enter_context(request.listening())
         stop = lambda: bool(request.signal_number())  # noqa: E731
-        rate = rate_of(capture)
+        rate = frame_rate(capture)
         camera = stack.enter_context(contextlib.closing(Camera(capture))) if live else None
-        images = first(camera.newest(stop) if live else frames_of_file(capture, stop), limit)
+        images = take(camera.newest(stop) if live else frames_of_file(capture, stop), limit)
         total = min(filter(None, (expected, limit)), default=None)
         progress = stack.enter_context(tqdm.tqdm(total=total, desc=name, unit="frame", dynamic_ncols=True, leave=False))
         options = {"batch_size": lambda height, width: 1} if live else {}
