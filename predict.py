@@ -44,10 +44,10 @@ def predict_photographs() -> None:
 
 def predict_frames() -> None:
     """Segments a video or what a camera sees, and says how fast."""
-    from deeplab_tf.inference.frames import opened
+    from deeplab_tf.inference.frames import open_capture
     from deeplab_tf.inference.video import predict_video
 
-    opened(FLAGS.input).release()  # what cannot be opened is said before the network is loaded
+    open_capture(FLAGS.input).release()  # what cannot be opened is said before the network is loaded
     files.check_folder(output_dir(), "--output_dir")
     formats = FLAGS.format or ("overlays",)
     made = predict_video(load_segmenter(), FLAGS.input, output_dir(), formats, limit=FLAGS.limit)

@@ -76,3 +76,24 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def check_folder(path: str | os.PathLike, name: str) -> None:
+    """Refuses a folder that cannot be made or written, before any work is done for it.
+
+    Args:
+        path: of the folder, which need not exist; `~` is expanded.
+        name: of the flag or argument, for the message.
+
+    Raises:
+        UserError: a part of the path is a file, or may not be written.
+    """
+    path = pathlib.Path(path).expanduser()
+    try:
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    except OSError as error:
+        raise UserError(f"{name}={path}: {error.strerror}") from None
+    if not existing.is_dir():
+        raise UserError(f"{name}={path}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{name}={path}: {existing} cannot be written")

@@ -3,6 +3,7 @@
 Every command reads photographs with `read_photograph`; `deeplab_tf.data.decoding` is the same as a TensorFlow graph.
 """
 
+import collections
 import glob
 import io
 import os
@@ -89,6 +90,20 @@ def exif_orientation(image: Image.Image) -> int:
     """1, upright, to 8; 1 where the EXIF data say otherwise or nothing."""
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
+
+
+def is_portable(image: Image.Image) -> bool:
+    """Whether its file is an upright JPEG or PNG, of which every decoder gives the pixels of `read_photograph`."""
+    return image.format in ("JPEG", "MPO", "PNG") and exif_orientation(image) == 1
+
+
+def distinct_names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """Names for the results of images: their paths without suffix; with it where two would be called the same."""
+    names = [path.with_suffix("").as_posix() for path in paths]
+    while len(set(names)) < len(names):  # more than once: a.jpg may be a path with suffix, or a.jpg.png without
+        count = collections.Counter(names)
+        names = [name if count[name] == 1 else path.as_posix() for name, path in zip(names, paths, strict=True)]
+    return names
 
 
 def _upright_rgb(image: Image.Image, source: str) -> np.ndarray:

@@ -293,7 +293,7 @@ def prepared_photograph(data: bytes, source: str) -> tuple[bytes, str, int, int]
     """
     picture = pictures.open_image(data, source, load=False)
     is_jpeg = picture.format in ("JPEG", "MPO")  # MPO: a JPEG with further pictures behind it
-    if (is_jpeg or picture.format == "PNG") and pictures.exif_orientation(picture) == 1:
+    if pictures.is_portable(picture):
         try:
             with tf.device("CPU"):
                 height, width, _ = decode_image(data).shape

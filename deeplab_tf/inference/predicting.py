@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.prediction_log import PredictionLog
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
-from deeplab_tf.pictures import read_photograph
+from deeplab_tf.pictures import distinct_names, read_photograph
 from deeplab_tf.stopping import StopRequest
 
 
@@ -74,7 +73,7 @@ def predict(
         raise UserError("inputs: found no image, expected at least one")
     inputs = list({path.parent.resolve() / path.name: path for path in inputs}.values())
     relative = _below_common_folder(inputs)
-    named = dict(zip(_names(relative), inputs, strict=True))
+    named = dict(zip(distinct_names(relative), inputs, strict=True))
     stages = [NETWORK] if segmenter.crf is None else [NETWORK, CRF]
     request = StopRequest()
     unreadable = []
@@ -124,12 +123,3 @@ def _below_common_folder(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     folders = [path.parent.resolve() for path in inputs]
     common = os.path.commonpath(folders)
     return [folder.relative_to(common) / path.name for folder, path in zip(folders, inputs, strict=True)]
-
-
-def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """Names of the predictions of images: their paths without suffix; with it where two would be called the same."""
-    names = [path.with_suffix("").as_posix() for path in paths]
-    while len(set(names)) < len(names):  # more than once: a.jpg may be a path with suffix, or a.jpg.png without
-        count = Counter(names)
-        names = [name if count[name] == 1 else path.as_posix() for name, path in zip(names, paths, strict=True)]
-    return names

@@ -36,7 +36,7 @@ def predict_request(model: str, encoded: bytes, probabilities: bool) -> predict_
 
 
 def answer(response: predict_pb2.PredictResponse) -> common.Answer:
-    """What the response says of the one image."""
+    """The answer in a response about one image."""
     outputs = {name: tf.make_ndarray(tensor)[0] for name, tensor in response.outputs.items()}
     if "mask_png_bytes" in outputs:
         return common.Answer(labels=common.decoded_mask(outputs["mask_png_bytes"]))

@@ -3,8 +3,8 @@
 python examples/serving/rest_client.py --server=localhost:8501 --input=photos --output_dir=out
 python examples/serving/rest_client.py --input=photos --classes=exported/1/assets.extra/classes.json --crf
 
-Needs no TensorFlow: NumPy, Pillow and tqdm. REST has no way to ask for some of the outputs: whatever the model was
-exported with comes back as JSON, and probabilities are large there. Export with --outputs=labels for this client,
+Needs the base install of deeplab_tf: no TensorFlow. REST has no way to ask for some of the outputs: whatever the model
+was exported with comes back as JSON, and probabilities are large there. Export with --outputs=labels for this client,
 unless it is to refine with --crf.
 """
 
@@ -26,7 +26,7 @@ def request_body(encoded: bytes) -> bytes:
 
 
 def answer(prediction: dict[str, Any], probabilities: bool) -> common.Answer:
-    """What a prediction says of its image."""
+    """The answer in a prediction of TF Serving."""
     wanted = "probabilities" if probabilities else "mask_png_bytes"
     if wanted not in prediction:
         kind = "probabilities" if probabilities else "labels"
@@ -60,7 +60,7 @@ def connect(arguments: argparse.Namespace) -> Callable[[bytes, bool], common.Ans
             raise common.ServerError(f"--server={arguments.server}: {what}") from None
         except (ValueError, KeyError) as error:
             raise common.ServerError(
-                f"--server={arguments.server}: this is no answer of TF Serving ({error})"
+                f"--server={arguments.server}: this is not an answer of TF Serving ({error})"
             ) from None
         return answer(prediction, probabilities)
 

@@ -1,6 +1,7 @@
 """Data of the user's own: every kind of mask, every way to split, every mistake."""
 
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -269,6 +270,11 @@ def test_bad_lists_and_tables_are_named(folder):
         ("color_table", ["0 0 0 ground", "0 0 0 leaf"], r"color_table.txt:2: the colour \(0, 0, 0\) occurs twice"),
         ("color_table", ["# nothing"], "color_table.txt: no classes"),
         ("class_names", [""], "class_names.txt: no names"),
+        ("class_names", [f"c{n}" for n in range(256)], "class_names.txt: 256 classes; .* 255 at most"),
+        ("color_table", [f"0 {n // 256} {n % 256} c{n}" for n in range(257)], "color_table.txt: 257 classes"),
+        ("class_names", ["a", "b", "a"], "class_names.txt: the class 'a' occurs twice"),
+        ("class_names", ["a", "b\x07"], "class_names.txt: the class 'b.x07' has characters"),
+        ("color_table", ["0 0 \u00b2 ground"], "color_table.txt:1: expected 'R G B name'"),
     ]:
         path = folder.text(f"{name}.txt", *lines)
         with pytest.raises(UserError, match=message):
@@ -312,3 +318,58 @@ def test_an_image_without_a_suffix_in_its_bytes(folder):
     folder.path("images/p0.png").write_bytes(buffer.getvalue())
     directory = folder.prepare(NAME, val_fraction=0, **folder.options)
     assert raw_record(directory, "p0.png")["format"] == b"jpeg"
+
+
+@pytest.mark.parametrize("name", ["image_folder/../../evil", "../evil", "image_folder/", "/tmp/x", "image_folder/.x"])
+def test_names_cannot_leave_the_data_dir(folder, name):
+    with pytest.raises(UserError, match="expected a name, or a name and a configuration"):
+        folder.prepare(name, **folder.options)
+    with pytest.raises(UserError, match="expected a name, or a name and a configuration"):
+        data.prepared_directory(name, folder.data_dir)
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(folder):
+    for n in range(10):
+        not_an_image_at(folder, n)
+    with pytest.raises(UserError, match="no examples are left for the split 'train'; the first of .* left out: .*p"):
+        folder.prepare(NAME, on_error="skip", **folder.options)
+    assert folder.left_behind() == []
+
+
+def not_an_image_at(raw, n):
+    raw.path(f"masks/p{n}.png").write_bytes(b"no image")
+
+
+def test_the_first_of_two_hosts_that_prepare_at_once_wins(folder, monkeypatch):
+    """The other one finds, when it is done, that the data set is there, and leaves it as it is."""
+    from deeplab_tf.data import preparation
+
+    build = preparation._build
+
+    def slow_build(*arguments):
+        monkeypatch.setattr(preparation, "_build", build)
+        first = folder.prepare(NAME, **folder.options)
+        times.update({path: path.stat().st_mtime_ns for path in pathlib.Path(first).iterdir()})
+        return build(*arguments)
+
+    times = {}
+    monkeypatch.setattr(preparation, "_build", slow_build)
+    directory = folder.prepare(NAME, **folder.options)
+    assert {path: path.stat().st_mtime_ns for path in pathlib.Path(directory).iterdir()} == times
+    assert not list(folder.data_dir.glob(".preparing*"))
+
+
+def test_remains_of_killed_preparations_are_removed(folder):
+    import subprocess
+    import sys
+
+    from deeplab_tf.files import process_name
+
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    host = process_name().rpartition("-")[0]
+    remains = folder.data_dir / f".preparing-{host}-{dead.stdout.strip()}-abc.part"
+    (remains / "image_folder").mkdir(parents=True)
+    of_another_host = folder.data_dir / f".preparing-other-{dead.stdout.strip()}-abc.part"
+    of_another_host.mkdir()
+    folder.prepare(NAME, **folder.options)
+    assert not remains.exists() and of_another_host.exists()

@@ -253,7 +253,7 @@ def test_what_is_wrong_with_the_arguments_is_one_line(client, photographs, tmp_p
     image = f"--input={photographs / '0.png'}"
     for arguments, message in [
         ([f"--input={tmp_path}"], "found no image there"),
-        ([image, f"--classes={tmp_path / 'none.json'}"], "no classes.json of an export"),
+        ([image, f"--classes={tmp_path / 'none.json'}"], "not the classes.json of an export"),
         ([image, f"--crf={tmp_path / 'none.json'}"], "--crf: "),
     ]:
         check_one_line(client(*arguments, f"--output_dir={tmp_path / 'out'}"), message, tmp_path / "out")

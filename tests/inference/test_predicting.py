@@ -120,11 +120,17 @@ def test_it_goes_on_where_it_was_stopped(refining, photographs, tmp_path, monkey
 
 
 def test_names_tell_images_apart(segmenter, photograph, tmp_path):
-    for name in ("1.png", "1.bmp", "2.png"):
+    for name in ("1.png", "1.bmp", "1.png.bmp", "2.png"):
         Image.fromarray(photograph(20, 20)).save(tmp_path / name)
     inputs = find_images(str(tmp_path))
-    predict(segmenter, [*inputs, inputs[0]], tmp_path / "out", ["masks"])
-    assert {path.name for path in (tmp_path / "out/masks").iterdir()} == {"1.png.png", "1.bmp.png", "2.png"}
+    made = predict(segmenter, [*inputs, inputs[0]], tmp_path / "out", ["masks"])
+    assert made.images == 4
+    assert {path.name for path in (tmp_path / "out/masks").iterdir()} == {
+        "1.png.png",
+        "1.bmp.png",
+        "1.png.bmp.png",
+        "2.png",
+    }
 
 
 @pytest.mark.parametrize(("formats", "message"), [(["masks", "mask"], "found mask, expected"), ([], "found none")])

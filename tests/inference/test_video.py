@@ -160,7 +160,7 @@ def test_a_video_that_breaks_off_is_made_as_far_as_it_goes(segmenter, street, tm
 def test_mistakes_are_said(segmenter, street, tmp_path, monkeypatch):
     (tmp_path / "text.mp4").write_text("no video")
     for source, message in [
-        (str(tmp_path / "text.mp4"), "text.mp4 is no video that OpenCV can decode"),
+        (str(tmp_path / "text.mp4"), "text.mp4 is not a video that OpenCV can decode"),
         (str(tmp_path / "none.mp4"), "found no video"),
         (f"camera:{tmp_path}/none", "cannot open camera:"),
     ]:
