@@ -228,7 +228,7 @@ _CITYSCAPES = {
 }
 CITYSCAPES = tuple(_CITYSCAPES)
 CITYSCAPES_PALETTE = tuple(color for _, color in _CITYSCAPES.values())
-# Class of each number that the label maps hold (0 to 33); what is none of the nineteen has no label.
+# Class of each number that the label maps hold (0 to 33); the others have no label.
 CITYSCAPES_TRAIN_IDS = dict.fromkeys(range(34), IGNORE_LABEL) | {
     number: index for index, (number, _) in enumerate(_CITYSCAPES.values())
 }

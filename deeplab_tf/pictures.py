@@ -52,7 +52,7 @@ def find_images(pattern: str) -> list[pathlib.Path]:
     """The images that an argument or a flag names: one file, all images of a folder, or a glob.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     path = pathlib.Path(pattern).expanduser()
     if path.is_dir():

@@ -104,7 +104,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
         """One of the four: there is no plain one.
 
         Raises:
-            UserError: it is none of them.
+            UserError: it is another.
         """
         if not name:
             raise UserError(

@@ -19,7 +19,7 @@ _WITHOUT_BACKGROUND = "59"
 
 
 def _read_label_map(data: bytes, source: str, with_background: bool) -> Mask:
-    """Merges the 459 classes: what is none of the 59 is background, class 0, or without a label."""
+    """Merges the 459 classes: the other 400 are background, class 0, or without a label."""
     labels = read_mat(data, source, "LabelMap")
     if labels.max() > _CLASSES_OF_THE_FILES:
         raise UserError(f"{source}: holds the label {labels.max()}; expected at most {_CLASSES_OF_THE_FILES}")

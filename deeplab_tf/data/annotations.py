@@ -79,7 +79,7 @@ def draw_segmentations(segmentations: list[Any], height: int, width: int, source
 
 
 def _problem(segmentation: Any, height: int, width: int) -> str:
-    """The reason why pycocotools must not see a segmentation; empty where there is none."""
+    """The reason why pycocotools must not see a segmentation; empty where it may."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
             is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0

@@ -233,7 +233,7 @@ def check_example(example: Example, num_classes: int) -> tuple[dict, np.ndarray]
         its features, and the number of pixels of each value of its mask, int64 [256].
 
     Raises:
-        UserError: the image cannot be decoded, the mask has another size, or holds a value that is no class.
+        UserError: the image cannot be decoded, the mask has another size, or holds a value that is not a class.
     """
     image, image_format, height, width = prepared_photograph(example.image, example.source)
     if example.mask is None:

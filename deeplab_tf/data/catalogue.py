@@ -1,4 +1,4 @@
-"""What a data set holds: its classes, their colours, the ignore label and the sizes of its splits.
+"""Contents of a data set: its classes, their colours, the ignore label and the sizes of its splits.
 
 A prepared data set is a folder `<data_dir>/<name>[/<configuration>]/<version>` that tensorflow-datasets wrote: TFRecord
 files, `dataset_info.json` (the splits) and `metadata.json` (the classes). It is read here as it lies on disk, without

@@ -23,7 +23,7 @@ def find_builder(name: str) -> type:
     """The builder of a data set, a `SegmentationBuilder`.
 
     Raises:
-        UserError: there is none.
+        UserError: no such data set has a builder.
     """
     if not FOLDER.is_dir():
         raise UserError(

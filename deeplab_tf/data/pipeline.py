@@ -197,7 +197,7 @@ def _beside(directory: str | os.PathLike, dataset: str) -> str:
 
 
 def _parsed(record: tf.Tensor) -> dict:
-    """What a record holds: "encoded" (the image), "mask", "filename", "height", "width"."""
+    """The contents of a record: "encoded" (the image), "mask", "filename", "height", "width"."""
     parsed = tf.io.parse_single_example(record, _FEATURES)
     return {
         "encoded": parsed[_ENCODED],

@@ -195,7 +195,7 @@ def _check_same(name: str, directory: str, raw_dir: str | None, options: dict) -
 
 
 def _provenance(raw_dir: str | None, options: dict) -> dict:
-    """What a data set is made from; files that are options by their content."""
+    """The origin of a data set; files that are options by their content."""
 
     def fingerprint(value):
         path = pathlib.Path(str(value)).expanduser()

@@ -90,7 +90,7 @@ class Records:
 
 
 def _offsets(path: str) -> np.ndarray:
-    """Where each record starts: int64 [records]."""
+    """The offset of each record: int64 [records]."""
     offsets, offset = [], 0
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""What is in a prepared data set: counts, sizes, class frequencies, and a contact sheet to look at."""
+"""Summary of a prepared data set: counts, sizes, class frequencies, and a contact sheet to look at."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ _PAIRS_ON_SHEET = 18
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
-    """What is in a split.
+    """Summary of a split.
 
     Attributes:
         sizes: int [images, 2], height and width of each image, pixels.

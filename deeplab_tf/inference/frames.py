@@ -1,4 +1,4 @@
-"""Where frames come from: video files and cameras, through OpenCV."""
+"""Sources of frames: video files and cameras, through OpenCV."""
 
 import contextlib
 import dataclasses
@@ -70,16 +70,16 @@ def open_capture(source: str) -> Any:
         capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
         if not capture.isOpened():
             raise UserError(
-                f"input: cannot open {source}; expected camera:0 for the first camera of this machine, or camera: and "
-                "an address such as rtsp://..."
+                f"--input: cannot open {source}; expected camera:0 for the first camera of this machine, or camera: "
+                "and an address such as rtsp://..."
             )
         return capture
     path = pathlib.Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"input: found no video {source!r}")
+        raise UserError(f"--input: found no video {source!r}")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise UserError(f"input: {source} is not a video that OpenCV can decode")
+        raise UserError(f"--input: {source} is not a video that OpenCV can decode")
     return capture
 
 
@@ -120,7 +120,7 @@ class Camera:
         capture: of OpenCV.
 
     Attributes:
-        dropped: number of frames that nobody took before the next one came.
+        dropped: number of frames that were replaced by the next one before they were taken.
     """
 
     def __init__(self, capture: Any):

@@ -20,7 +20,7 @@ def polygons(labels: np.ndarray, num_classes: int) -> list[tuple[int, list[np.nd
 
     Args:
         labels: uint8 [H, W].
-        num_classes: what is not below it is no class and gets no polygon.
+        num_classes: labels that are not below it are not classes and get no polygon.
 
     Returns:
         (label, rings) of each region, by label; a ring is int32 [N, 2], corners (x, y), the first not repeated. The
@@ -60,7 +60,7 @@ def _signed_area(ring: np.ndarray) -> int:
 
 
 def _regions(labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, list[int]]:
-    """The region of each pixel, int64 [H, W], numbered from 1 (0: no class), and the label of each region."""
+    """The region of each pixel, int64 [H, W], numbered from 1 (0: not a class), and the label of each region."""
     regions, label_of = np.zeros(labels.shape, np.int64), []
     for label in np.unique(labels[labels < num_classes]).tolist():
         mask = labels == label

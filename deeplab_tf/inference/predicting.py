@@ -24,7 +24,7 @@ from deeplab_tf.stopping import StopRequest
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What `predict` wrote.
+    """Result of `predict`.
 
     Attributes:
         output_dir: see `predict`.
@@ -64,13 +64,13 @@ def predict(
         formats: one or more of masks, overlays, probabilities, polygons, coco; see `prediction_files.write`.
 
     Raises:
-        UserError: there is no such format, or no image.
+        UserError: a format is unknown, there are no images, or the folder cannot be written.
     """
     prediction_files.check_formats(formats)
     started = time.monotonic()
     output_dir, formats = pathlib.Path(output_dir).expanduser(), set(formats)
     if not inputs:
-        raise UserError("inputs: found no image, expected at least one")
+        raise UserError("inputs: found none, expected at least one image")
     inputs = list({path.parent.resolve() / path.name: path for path in inputs}.values())
     relative = _below_common_folder(inputs)
     named = dict(zip(distinct_names(relative), inputs, strict=True))
@@ -91,13 +91,14 @@ def predict(
         annotations = prediction_files.write(output_dir, name, image, results, formats, segmenter.info)
         return {"name": name, "height": image.shape[0], "width": image.shape[1], **annotations}
 
+    written_to = {
+        name: [output_dir / path for path in prediction_files.paths(name, formats, stages).values()] for name in named
+    }
+    for folder in {output_dir, *(path.parent for paths in written_to.values() for path in paths)}:
+        files.remove_remains(folder)
     with PredictionLog(output_dir, segmenter) as log, request.listening():
         records = {name: log.done(name, path, formats) for name, path in named.items()}
-        for name in named:
-            if not all(
-                (output_dir / path).is_file() for path in prediction_files.paths(name, formats, stages).values()
-            ):
-                records[name] = None
+        records |= {name: None for name, paths in written_to.items() if not all(path.is_file() for path in paths)}
         waiting = [name for name, record in records.items() if record is None]
         progress = tqdm.tqdm(total=len(waiting), desc="predict", unit="image", dynamic_ncols=True, leave=False)
         written = segment_stream(segmenter, readable(waiting), write)

@@ -1,4 +1,4 @@
-"""What `predict` writes of an image, in each format. Where there is a CRF, its result lies beside the network's."""
+"""The files that `predict` writes for an image, in each format. The CRF's results lie beside the network's."""
 
 import json
 import pathlib
@@ -25,17 +25,17 @@ def folder(form: str, stage: str) -> str:
 
 
 def check_formats(formats: Collection[str]) -> None:
-    """Raises UserError where one of them is none, or none is there."""
+    """Raises UserError where a format is unknown, or none is given."""
     unknown = [name for name in formats if name not in SUFFIXES]
     if unknown or not formats:
         raise UserError(
-            f"format: found {','.join(unknown) or 'none'}, expected one or more of {', '.join(SUFFIXES)}, "
+            f"--format: found {','.join(unknown) or 'none'}, expected one or more of {', '.join(SUFFIXES)}, "
             "separated by commas"
         )
 
 
 def paths(name: str, formats: Collection[str], stages: Collection[str]) -> dict[tuple[str, str], pathlib.Path]:
-    """Where the predictions of an image lie in the output folder, by (format, stage).
+    """Paths of the predictions of an image in the output folder, by (format, stage).
 
     Args:
         name: of the image among the predictions; may have folders.

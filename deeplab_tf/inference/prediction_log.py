@@ -10,6 +10,7 @@ import pathlib
 from typing import Any, Self
 
 from deeplab_tf import files
+from deeplab_tf.errors import UserError
 from deeplab_tf.inference.segmenter import Segmenter
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -62,13 +63,16 @@ class PredictionLog:
         """Writes down that an image is done; returns its record."""
         record = {"name": name, **_state(image), "formats": sorted(formats), **more}
         self._records[name] = record
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written ({error.strerror})") from error
         return record
 
 
 def _state(image: pathlib.Path) -> dict[str, Any]:
-    """What differs when another file is meant, or the file was replaced."""
+    """Facts that differ when another file is meant, or the file was replaced."""
     status = image.stat()
     return {"input": str(image.resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 

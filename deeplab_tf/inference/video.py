@@ -20,7 +20,7 @@ from deeplab_tf.stopping import StopRequest
 
 @dataclasses.dataclass(frozen=True)
 class VideoPredictions:
-    """What `predict_video` wrote.
+    """Result of `predict_video`.
 
     Attributes:
         overlay: the overlay video; None where it was not asked for.
@@ -74,7 +74,7 @@ def predict_video(
     expected = count if count > 0 else None
     overlay_path = output_dir / "overlays" / f"{name}.mp4" if "overlays" in formats else None
     if overlay_path and not live and overlay_path.exists() and overlay_path.samefile(pathlib.Path(source).expanduser()):
-        raise UserError(f"input: {source} would be overwritten by its own overlay; give another --output_dir")
+        raise UserError(f"--input: {source} would be overwritten by its own overlay; give another --output_dir")
     request = StopRequest()
     frame_formats = [form for form in formats if form != "overlays"]
 
@@ -110,7 +110,7 @@ def predict_video(
         if not frames and stop():
             raise KeyboardInterrupt
         if not frames:
-            raise UserError(f"input: {source} gave no frame; expected a video that OpenCV can decode, or a camera")
+            raise UserError(f"--input: {source} gave no frame; expected a video that OpenCV can decode, or a camera")
     if records:
         for stage in [NETWORK] if segmenter.crf is None else [NETWORK, CRF]:
             folder = prediction_files.folder("coco", stage)

@@ -127,7 +127,7 @@ def _parser(description: str, address: str) -> argparse.ArgumentParser:
 
 
 def _encoded(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
-    """What to send of a photograph, and its pixels, upright, uint8 [H, W, 3].
+    """The bytes to send for a photograph, and its pixels, upright, uint8 [H, W, 3].
 
     The file itself where the server reads it the same way; else (turned by its EXIF orientation, or of a rarer format)
     a PNG of the pixels. What cannot be read here is sent as it is: it is the server that judges.
