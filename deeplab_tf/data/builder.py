@@ -165,6 +165,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         num_classes, read = self.catalogue_info().num_classes, type(self).read
         convert = functools.partial(_converted, read=read, num_classes=num_classes)
         counts = self.counts[split] = np.zeros(256, np.int64)
+        is_empty = True
         with progress:
             for result in _in_order(convert, pairs, on_all_cores=os.cpu_count() or 1):
                 progress.update()
@@ -178,7 +179,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                     if converted is not None:
                         features, pixels = converted
                         counts += pixels
+                        is_empty = False
                         yield features["image"]["filename"], features
+
+        if is_empty:
+            why = f"; the first of {len(self.skipped)} left out: {self.skipped[0]}" if self.skipped else ""
+            raise UserError(f"dataset {self.full_name!r}: no examples are left for the split {split!r}{why}")
 
     def _on_beam_workers(self, split: str, pairs: Sequence[Any]):
         """The same as a Beam transform; what is wrong with bad pairs goes to text files beside the records."""

@@ -125,7 +125,6 @@ def _build(
         settings = tfds.download.DownloadConfig(beam_options=beam_options)
         builder.download_and_prepare(download_dir=str(staging / "downloads"), download_config=settings)
         builder.check_counts(builder.counts)
-        _check_not_empty(builder)
         built = pathlib.Path(builder.data_path)
         if builder.skipped:
             write_text(built / "skipped.txt", "\n".join(builder.skipped) + "\n")
@@ -136,14 +135,6 @@ def _build(
         logging.set_verbosity(verbosity)
         shutil.rmtree(staging, ignore_errors=True)
     return str(directory)
-
-
-def _check_not_empty(builder) -> None:
-    """Refuses a data set with a split that has no examples."""
-    for name, split in builder.info.splits.items():
-        if not split.num_examples:
-            why = f"; the first of {len(builder.skipped)} left out: {builder.skipped[0]}" if builder.skipped else ""
-            raise UserError(f"dataset {builder.full_name!r}: no examples are left for the split {name!r}{why}")
 
 
 def _move_into_place(built: pathlib.Path, directory: pathlib.Path, replaced: pathlib.Path | None) -> None:
