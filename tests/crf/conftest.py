@@ -35,6 +35,17 @@ def photographs(camvid_dir):
     return pairs
 
 
+@pytest.fixture(scope="session")
+def yardstick():
+    """The package pydensecrf, which tests marked `yardstick` compare with."""
+    reason = "pydensecrf is not installed: pip install pydensecrf2 (it needs a C++ compiler)"
+    pytest.importorskip("pydensecrf.densecrf", reason=reason)
+    pytest.importorskip("pydensecrf.utils", reason=reason)
+    import pydensecrf
+
+    return pydensecrf
+
+
 @pytest.fixture
 def small():
     """A made-up image with an edge, uint8 [20, 24, 3], and probabilities float32 [20, 24, 3]."""

@@ -152,7 +152,7 @@ def test_trace(small, backend):
 
 def test_trace_starts_from_the_unaries(small, exact):
     """The first scores are log P plus the messages of the input."""
-    from deeplab_tf.crf.lattice import bilateral_features, spatial_features
+    from deeplab_tf.crf.features import bilateral_features, spatial_features
 
     image, probabilities = small
     flat = probabilities.reshape(-1, 3)

@@ -68,7 +68,7 @@ def test_trials_are_what_the_crf_gives(scenes):
 def test_finer_steps_surround_the_best(scenes):
     result = crf.search(iter(list(scenes)), 3, **GRID)
     coarse = max((t for t in result.trials if t.stage == "coarse"), key=lambda t: t.mean_iou).crf
-    fine = [t.crf for t in result.trials if t.stage == "fine"]
+    fine = [t.crf for t in result.trials if t.stage == "fine1"]
     assert fine
     assert {c.bilateral_weight for c in fine} <= {coarse.bilateral_weight + s for s in (-2, 0, 2)}
     assert {c.bilateral_spatial_std for c in fine} <= {coarse.bilateral_spatial_std + s for s in (-10, 0, 10)}
@@ -153,14 +153,17 @@ def test_complains(scenes):
 )
 def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
     """In groups of 2, 4 and 8, with a class left out and without."""
-    from deeplab_tf.crf import numba_engine
+    from deeplab_tf.crf.features import bilateral_features, spatial_features
+    from deeplab_tf.crf.lattice import Lattice
+    from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries
 
     image, probabilities, _ = scenes[0]
-    lattices = numba_engine.bilateral_lattice(image, 20, 10, 1), numba_engine.spatial_lattice(image.shape[:2], 3, 1)
+    bilateral = Lattice(bilateral_features(image, 20, 10))
+    spatial = Potential(Lattice(spatial_features(image.shape[:2], 3)), "symmetric", 3.0)
 
     def field(weights):
-        unaries = numba_engine.Unaries(probabilities, np.array(active, bool), len(weights), 1)
-        made = numba_engine.MeanField(lattices[0], weights, lattices[1], 3.0, unaries, 1)
+        unaries = Unaries.of_probabilities(probabilities.reshape(-1, 3), 64, np.array(active, bool), len(weights))
+        made = MeanField([Potential(bilateral, "symmetric", 1.0), spatial], unaries, factors=weights)
         for _ in range(5):
             made.update()
         return made
@@ -169,6 +172,6 @@ def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
     np.testing.assert_allclose(together.marginals(), field(weights[:1]).marginals(), atol=1e-5)
     np.testing.assert_allclose(together.scores(), field(weights[:1]).scores(), atol=1e-4)
     alone = [field((weight,)).labels() for weight in weights]
-    assert together.labels_of_all().shape == (len(weights), *image.shape[:2])
+    assert together.labels_of_all().shape == (len(weights), probabilities[..., 0].size)
     assert (together.labels_of_all() == alone).mean() > 0.999
     assert (alone[0] != alone[-1]).mean() > 0.01
