@@ -153,9 +153,7 @@ class DenseCRF:
             LogisticUnary(u, f)
         energies = _floats("unary", u)
         if energies.shape != (self._classes, self._count):
-            raise UserError(
-                f"Bad shape for unary energy (Need {(self._classes, self._count)}, got {energies.shape})"
-            )
+            raise UserError(f"Bad shape for unary energy (Need {(self._classes, self._count)}, got {energies.shape})")
         if np.isnan(energies).any():
             raise UserError("dense CRF: the unary energies contain NaN")
         self._energies = np.clip(energies, -_HIGHEST_ENERGY, _HIGHEST_ENERGY)
