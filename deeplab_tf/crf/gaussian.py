@@ -11,7 +11,7 @@ from deeplab_tf.parallel import run, split
 
 # How a kernel K is normalised, D being the diagonal of its row sums: by which power of D before and after filtering.
 NORMALIZATIONS = {"none": (0, 0), "before": (1, 0), "after": (0, 1), "symmetric": (0.5, 0.5)}
-# The corners of the two kernels of a picture: loops over them are compiled for this number, other numbers share one form.
+# The corners of the two kernels of a picture: loops are compiled for this number; other numbers share one form.
 _USUAL_CORNERS = 3 + 6
 # Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
 _MOST_REGISTERS = 4
@@ -82,7 +82,7 @@ class Filter(NamedTuple):
 
 
 def _counted(corners):
-    """Something of so many elements: a tuple, which numba compiles for, where that is usual; an array for the others."""
+    """Something of so many elements: a tuple, for whose length numba compiles, where that is usual; or an array."""
     return (0,) * corners if corners == _USUAL_CORNERS else np.zeros(corners, np.int8)
 
 
