@@ -220,7 +220,7 @@ class MeanField:
     def messages(self) -> np.ndarray:
         """What the last update adds to the negative unaries in the first CRF, float32 [N, C]; 0 without a column."""
         out = np.zeros((len(self._unaries.rows.scores), self._unaries.classes), np.float32)
-        if self._corners:
+        if len(self._corners):
             rows = self._unaries.empty()
             run(
                 lambda start, stop: filtering.read(

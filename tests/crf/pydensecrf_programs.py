@@ -57,9 +57,10 @@ def defaults(densecrf, utils):
 
 def _with(compat, normalization):
     def program(densecrf, utils):
-        return np.array(
-            _image_crf(densecrf, utils, _costs()[compat], None, getattr(densecrf, normalization)).inference(5)
-        )
+        # Without normalisation the row sums are in the hundreds.
+        costs = _costs()[compat] * (0.01 if normalization == "NO_NORMALIZATION" else 1)
+        d = _image_crf(densecrf, utils, costs, normalization=getattr(densecrf, normalization))
+        return np.array(d.inference(5))
 
     return program
 
