@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from deeplab_tf import crf
-from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf import DenseCRF, searching
+from deeplab_tf.crf.search_result import Trial
 from deeplab_tf.errors import UserError
 
 GRID = {"weights": (2, 6), "spatial_stds": (10, 30), "color_stds": (4, 12)}
@@ -74,6 +75,33 @@ def test_finer_steps_surround_the_best(scenes):
     assert {c.bilateral_spatial_std for c in fine} <= {coarse.bilateral_spatial_std + s for s in (-10, 0, 10)}
     assert {c.bilateral_color_std for c in fine} <= {coarse.bilateral_color_std + s for s in (-4, 0, 4)}
     assert len({(c.bilateral_weight, c.bilateral_spatial_std, c.bilateral_color_std) for c in fine}) == len(fine)
+
+
+def test_refines_until_the_steps_are_fine(monkeypatch):
+    """Values between those of the grid, such as 67 pixels, are found where they are the best."""
+
+    def run(self, stage, grid):
+        def quality(point):
+            return 1 - abs(point[0] - 4.3) / 10 - abs(point[1] - 67) / 100 - abs(point[2] - 3.4) / 10
+
+        return 0.5, [Trial(stage, self._crf(point), quality(point)) for point in grid]
+
+    monkeypatch.setattr(searching._Stages, "run", run)
+    best = crf.search([scene(0)], 3).best.crf
+    assert (best.bilateral_weight, best.bilateral_spatial_std, best.bilateral_color_std) == (4.3, 67, 3.4)
+
+
+def test_warns_at_the_edge_of_the_grid(scenes, caplog):
+    crf.search(scenes[:1], 3, weights=(2, 4), spatial_stds=(10,), color_stds=(4,), fine=False)
+    (line,) = [record.getMessage() for record in caplog.records if "edge" in record.getMessage()]
+    assert "best bilateral_weight" in line and "edge of the grid (2 to 4)" in line
+
+
+@pytest.mark.parametrize("parameters", [{"normalization": "after"}, {"compatibility": 1.5 - 1.5 * np.eye(3)}])
+def test_searches_with_what_is_fixed(scenes, parameters):
+    result = crf.search(scenes, 3, **GRID, fixed=DenseCRF(**parameters), fine=False)
+    for trial in result.trials[::3]:
+        assert trial.mean_iou == pytest.approx(iou_by_hand(trial.crf, list(scenes)), abs=2e-3)
 
 
 def test_goes_on_where_it_was_interrupted(scenes, tmp_path):
