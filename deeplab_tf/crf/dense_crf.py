@@ -79,7 +79,7 @@ class DenseCRF:
         threads: the cores to use at most ("numba" only); all by default.
         normalization: how k(i, j) is divided by row sums n_i = sum_j k(i, j): "symmetric", by sqrt(n_i n_j) (as
             pydensecrf); "after", by n_i at the receiving pixel (as the binary of the DeepLab release); "before", by n_j
-            at the sending one; "none".
+            at the sending one; "none": the sums of the lattice as they are, which lie below those of the Gaussian.
         compatibility: mu, numbers [C, C], the row being the label of the pixel that receives the message; None: Potts.
 
     Raises:

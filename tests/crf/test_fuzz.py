@@ -87,7 +87,10 @@ def test_numba_agrees_with_pydensecrf(scene, arguments):
     arguments = {**arguments, "bilateral_weight": min(5, arguments["bilateral_weight"])}
     arguments["spatial_weight"] = min(5, arguments["spatial_weight"])
     found = DenseCRF(**arguments, class_threshold=0)(*scene)
-    np.testing.assert_allclose(found, DenseCRF(**arguments, backend="pydensecrf")(*scene), atol=5e-3)
+    expected = DenseCRF(**arguments, backend="pydensecrf")(*scene)
+    # A pixel on the border of two simplices may be put into the one or the other.
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.abs(found - expected).mean() < 1e-3
 
 
 @fuzzed(12)
