@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError, extras_named
-from deeplab_tf.run_folder import CONFIG_FILE, DESCRIPTION_FILE
+from deeplab_tf.run_folder import DESCRIPTION_FILE, read_flags
 from deeplab_tf.training import recipe as recipes
 from deeplab_tf.training.recipe import Field, Recipe
 
@@ -500,14 +500,8 @@ def _config_of_the_run(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name == "model_dir":
             model_dir = value if equals else next(iter(given[position + 1 :]), None)
-    path = pathlib.Path(model_dir or "").expanduser() / CONFIG_FILE
-    if not model_dir or not path.is_file():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{path} cannot be read as a flagfile: {_one_line(error)}") from None
-    return [line for line in lines if line.startswith("--") and {*_typed([line])} <= FIELDS.keys()]
+    of_the_run = read_flags(model_dir) if model_dir else {}
+    return [f"--{name}={value}" for name, value in of_the_run.items() if name in FIELDS]
 
 
 def _as_text(value) -> str:

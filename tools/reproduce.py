@@ -14,16 +14,14 @@ import sys
 import time
 
 import tqdm
+from absl import flags as absl_flags
+
+from deeplab_tf import flags, run_folder
+from deeplab_tf.errors import UserError
+from deeplab_tf.flags import FLAGS
+from deeplab_tf.training import Recipe
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)  # instead of this folder
-
-from absl import flags as absl_flags  # noqa: E402
-
-from deeplab_tf import flags  # noqa: E402
-from deeplab_tf.errors import UserError  # noqa: E402
-from deeplab_tf.flags import FLAGS  # noqa: E402
-
 EXPERIMENTS = pathlib.Path("experiments")  # Included flagfiles count from the root of the repository.
 
 
@@ -61,25 +59,57 @@ class Row:
         start = pathlib.Path(self.settings["initial_weights"])
         return Row(start.parts[1], "pretraining", {}, evaluated=False) if start.parts[0] == "runs" else None
 
+    @property
+    def recipe(self) -> Recipe:
+        """The training of the row."""
+        return Recipe.from_flags(self.settings)
+
     def trained(self) -> bool:
         """Whether the last checkpoint is that of the last update."""
-        import tensorflow as tf
+        last = run_folder.latest_checkpoint(self.model_dir)
+        return last is not None and run_folder.checkpoint_step(last) == self.recipe.max_steps
 
-        checkpoint = tf.train.latest_checkpoint(str(self.model_dir / "checkpoints"))
-        return checkpoint is not None and checkpoint.endswith(f"-{self.settings['max_steps']}")
+    def wanted(self) -> dict[str, object]:
+        """How an evaluation must have been made to count, in terms of `Evaluation.made_with`."""
+        from deeplab_tf.crf import DenseCRF
+        from deeplab_tf.inference.tiling import Tiling
+
+        recipe, crf_file = self.recipe, self.model_dir / run_folder.CRF_FILE
+        scales = recipe.eval_scales or recipe.scales
+        tiling = recipe.tile_size and Tiling(recipe.tile_size, recipe.tile_overlap, recipe.output_stride, scales)
+        crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
+        return {
+            "dataset": self.settings["dataset"],
+            "split": recipe.val_split,
+            "limit": None,
+            "checkpoint": f"ckpt-{recipe.max_steps}",
+            "scales": list(scales),
+            "mirror": recipe.eval_mirror,
+            "tile_size": tiling and tiling.size,
+            "tile_overlap": tiling and tiling.overlap,
+            "crf": crf.parameters if "crf" in self.settings else None,
+        }
 
     def measured(self) -> dict[str, float] | None:
-        """Mean IoU in percent by stage, of all images of the split; None where that is still to be evaluated."""
+        """Mean IoU in percent by stage, as the row asks for it; None where that is still to be evaluated."""
         from deeplab_tf import data
+        from deeplab_tf.evaluation import StoredEvaluation
 
-        path = self.model_dir / "evaluation.json"
+        path = self.model_dir / run_folder.evaluation_files().figures
         if not (self.trained() and path.is_file()):
             return None
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        images = data.info(self.settings["dataset"], FLAGS.data_dir).splits[self.settings["val_split"]]
-        if evaluation["images"] != images or ("crf" in self.settings and "crf" not in evaluation):
+        try:
+            evaluation = StoredEvaluation.load(path)
+        except UserError:
             return None
-        return {stage: 100 * evaluation[stage]["mean_iou"] for stage in ("network", "crf") if stage in evaluation}
+        images = data.info(self.settings["dataset"], FLAGS.data_dir).splits[self.recipe.val_split]
+        wanted = self.wanted()
+        made_with = {name: evaluation.made_with.get(name) for name in wanted}
+        if wanted["crf"] is None:
+            made_with["crf"] = None  # What was evaluated with a CRF holds the network alone as well.
+        if evaluation.images != images or made_with != wanted:
+            return None
+        return {stage: 100 * value for stage, value in evaluation.mean_iou.items()}
 
     def run(self) -> None:
         """Trains and evaluates what is missing."""
@@ -192,4 +222,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    flags.run(main, topics=("reproduction", "data"), required=("table",))
+    flags.run(main, "tools/reproduce.py", required=("table",))

@@ -152,58 +152,70 @@ def multiply_add(typingctx, factor, values, total):
     return values(types.float32, values, total), codegen
 
 
-def _lanewise(operation):
-    """The code of an intrinsic that does `operation(builder, x, y, ...)` register by register."""
-
-    def codegen(context, builder, signature, args):
-        registers = zip(*(_unpack(builder, row) for row in args), strict=True)
-        return _pack(builder, [operation(builder, *vectors) for vectors in registers])
-
-    return codegen
-
-
 @intrinsic
 def add(typingctx, a, b):
     """The sum of two rows."""
-    return a(a, b), _lanewise(lambda builder, x, y: builder.fadd(x, y, flags=_FAST))
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fadd(x, y, flags=_FAST) for x, y in pairs])
+
+    return a(a, b), codegen
 
 
 @intrinsic
 def subtract(typingctx, a, b):
     """The difference of two rows."""
-    return a(a, b), _lanewise(lambda builder, x, y: builder.fsub(x, y, flags=_FAST))
 
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fsub(x, y, flags=_FAST) for x, y in pairs])
 
-@intrinsic
-def multiply(typingctx, a, b):
-    """The product of two rows, lane by lane."""
-    return a(a, b), _lanewise(lambda builder, x, y: builder.fmul(x, y, flags=_FAST))
-
-
-@intrinsic
-def maximum(typingctx, a, b):
-    """The larger of two rows, lane by lane."""
-    return a(a, b), _lanewise(_larger)
+    return a(a, b), codegen
 
 
 @intrinsic
 def less(typingctx, a, b):
     """1.0 where a < b, 0.0 elsewhere, lane by lane."""
-    return a(a, b), _lanewise(
-        lambda builder, x, y: builder.select(builder.fcmp_ordered("<", x, y), _constant(1), _constant(0))
-    )
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        one, zero = _constant(1), _constant(0)
+        return _pack(builder, [builder.select(builder.fcmp_ordered("<", x, y), one, zero) for x, y in pairs])
+
+    return a(a, b), codegen
 
 
 @intrinsic
 def round(typingctx, values):
     """Every lane rounded to the nearest whole number, halves to even."""
-    return values(values), _lanewise(_round)
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [_round(builder, vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen
 
 
 @intrinsic
-def inverse(typingctx, values):
-    """1 / values, lane by lane."""
-    return values(values), _lanewise(lambda builder, x: builder.fdiv(_constant(1), x))
+def multiply(typingctx, a, b):
+    """The product of two rows, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [builder.fmul(x, y, flags=_FAST) for x, y in pairs])
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def maximum(typingctx, a, b):
+    """The larger of two rows, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
+        return _pack(builder, [_larger(builder, x, y) for x, y in pairs])
+
+    return a(a, b), codegen
 
 
 @intrinsic
@@ -224,6 +236,16 @@ def total(typingctx, values, groups):
         return _fold(builder, lambda a, b: builder.fadd(a, b, flags=_FAST), _unpack(builder, args[0]), len(groups))
 
     return RowType(1)(values, groups), codegen
+
+
+@intrinsic
+def inverse(typingctx, values):
+    """1 / values, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [builder.fdiv(_constant(1), vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen
 
 
 def _exp(builder, x):
@@ -255,4 +277,8 @@ def _exp(builder, x):
 @intrinsic
 def exp(typingctx, values):
     """The exponential of a row whose values are at most 88."""
-    return values(values), _lanewise(_exp)
+
+    def codegen(context, builder, signature, args):
+        return _pack(builder, [_exp(builder, vector) for vector in _unpack(builder, args[0])])
+
+    return values(values), codegen

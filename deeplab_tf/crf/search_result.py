@@ -1,4 +1,4 @@
-"""Result of a search for the CRF's parameters: a table, a heat map, and the best."""
+"""What a search for the CRF's parameters found: a table, a heat map, and the best."""
 
 import csv
 import dataclasses
@@ -15,15 +15,15 @@ from deeplab_tf.files import write_text, written_aside
 
 
 def searched(crf: DenseCRF) -> tuple[float, float, float]:
-    """The parameters that are searched: w1, sigma_alpha, sigma_beta."""
+    """What is searched: w1, sigma_alpha, sigma_beta."""
     return crf.bilateral_weight, crf.bilateral_spatial_std, crf.bilateral_color_std
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The mean IoU of one set of parameters."""
+    """What one set of parameters gave."""
 
-    stage: str  # "coarse", or "fine1" to "fine3"
+    stage: str  # "coarse" or "fine"
     crf: DenseCRF
     mean_iou: float
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl.testing import flagsaver
 
 from deeplab_tf import DeepLab, data, flags
+from deeplab_tf.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from deeplab_tf.flags import FLAGS
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -222,8 +223,64 @@ def test_a_measured_row_stands_beside_the_published_one(tmp_path, monkeypatch):
     checkpoint = tf.train.Checkpoint(x=tf.Variable(0.0))
     tf.train.CheckpointManager(checkpoint, str(tmp_path / "checkpoints"), 1).save(6000)
     assert "to be evaluated" in module.table([row])
-    for images, expected in ((10, None), (1449, {"network": 61.0, "crf": pytest.approx(66.0)})):
-        evaluation = {"images": images, "network": {"mean_iou": 0.61}, "crf": {"mean_iou": 0.66}}
-        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
-        assert row.measured() == expected
-    assert module.table([row]).splitlines()[1].split() == ["LargeFOV", "62.25", "67.64", "61.00", "66.00"]
+    evaluation = planted(row, tmp_path, images=1449)
+    assert row.measured() == {"network": pytest.approx(100 * evaluation.network.mean_iou), "crf": pytest.approx(50.0)}
+    figures = f"{100 * evaluation.network.mean_iou:.2f}"
+    assert module.table([row]).splitlines()[1].split() == ["LargeFOV", "62.25", "67.64", figures, "50.00"]
+
+
+def planted(row, folder, images=1449, **changes):
+    """Writes an evaluation of a row to a folder, made as the row asks for, but for some changes."""
+    rng = np.random.default_rng(0)
+    counts = {stage: np.zeros((images, 3, 2), np.int64) for stage in ("network", "crf")}
+    counts["network"][:, 1] = counts["network"][:, 2] = counts["network"][:, 0] + rng.integers(1, 9, (images, 2))
+    counts["network"][:, 0] = counts["network"][:, 1]
+    counts["crf"][:, 0], counts["crf"][:, 1], counts["crf"][:, 2] = 2, 3, 3
+    made_with = row.wanted() | changes
+    if made_with["crf"] is None:
+        counts["crf"] = None
+    matrices = {}
+    for stage, of_stage in counts.items():
+        if of_stage is None:
+            matrices[stage] = None
+            continue
+        right, true, found = of_stage.sum(axis=0)
+        matrices[stage] = ConfusionMatrix(np.array([[right[0], true[0] - right[0]], [found[0] - right[0], right[1]]]))
+    names = ("a", "b")
+    image_counts = ImageCounts(names, tuple(map(str, range(images))), **counts)
+    evaluation = Evaluation(
+        names, **matrices, images=images, seconds=1.0, image_counts=image_counts, made_with=made_with
+    )
+    image_counts.save(folder / "evaluation_images.npz")
+    evaluation.save(folder / "evaluation.json")
+    return evaluation
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": 10},
+        {"split": "trainaug"},
+        {"dataset": "voc2012_subset"},
+        {"limit": 1449},
+        {"checkpoint": "ckpt-5500"},
+        {"scales": [0.5, 1.0]},
+        {"mirror": True},
+        {"tile_size": 513, "tile_overlap": 128},
+        {"crf": None},
+        {"crf": {"bilateral_weight": 4.0}},
+    ],
+    ids=str,
+)
+def test_a_measurement_made_another_way_is_refused(wrong, tmp_path, monkeypatch):
+    module = reproduce()
+    row = module.Row("table1_3x3_r12", "LargeFOV", {"network": 62.25, "crf": 67.64})
+    monkeypatch.setitem(vars(row), "settings", row.settings | {"model_dir": str(tmp_path)})
+    monkeypatch.setattr(module.FLAGS["data_dir"], "value", str(tmp_path))
+    FLAGS.mark_as_parsed()
+    checkpoint = tf.train.Checkpoint(x=tf.Variable(0.0))
+    tf.train.CheckpointManager(checkpoint, str(tmp_path / "checkpoints"), 1).save(6000)
+    planted(row, tmp_path)
+    assert row.measured() is not None
+    planted(row, tmp_path, **wrong)
+    assert row.measured() is None and "to be evaluated" in module.table([row])

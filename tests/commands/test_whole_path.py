@@ -124,7 +124,7 @@ def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace
     result = run("predict.py", "--model_dir=runs/demo", f"--input={photographs}", "--output_dir=out", cwd=workplace)
     assert result.returncode == 1
     assert "3 of 4 images" in result.stdout
-    assert "broken.jpg: no readable image" in result.stderr and "Traceback" not in result.stderr
+    assert "broken.jpg: cannot be read as an image" in result.stderr and "Traceback" not in result.stderr
     for i in range(3):
         image = np.asarray(Image.open(photographs / f"{i}.png"))
         with Image.open(workplace / f"out/masks/{i}.png") as mask:
