@@ -51,7 +51,8 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
         pixels_at = header[10] + 256 * header[11] + 65536 * header[12]
         palette_at = 14 + header[14] + 256 * header[15]
         colors = tf.io.decode_raw(tf.strings.substr(encoded, palette_at, pixels_at - palette_at), tf.uint8)
-        colors = tf.reshape(colors[: tf.size(colors) // 4 * 4], [-1, 4])[:, 2::-1]  # stored as blue, green, red, 0
+        colors = tf.reshape(colors[: tf.size(colors) // 4 * 4], [-1, 4])
+        colors = tf.gather(colors, [2, 1, 0], axis=1)  # stored as blue, green, red, 0
         return tf.gather(colors, tf.cast(tf.io.decode_bmp(encoded, channels=0)[..., 0], tf.int32))
 
     return tf.cond(

@@ -8,8 +8,11 @@ import tensorflow as tf
 
 from deeplab_tf.data.decoding import decode_image
 
-# An EXIF segment comes before the pixels, and after few others: bytes of a JPEG that are searched for it.
-_SEARCHED_FOR_EXIF = 1 << 18
+# EXIF data come after few other segments of a file. More than so many are not searched: each takes some microseconds.
+_MOST_SEGMENTS = 64
+_MOST_GIF_BLOCKS = 1024
+_GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
+_MOST_ENTRIES = 256  # of the first EXIF directory that are searched
 _ORIENTATION = 0x0112  # the EXIF tag
 _HEADER = 32  # bytes, enough for the size in a PNG, GIF, BMP or WebP
 
@@ -35,8 +38,7 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     with tf.control_dependencies([check_size(height, width, max_pixels)]):
         encoded = tf.identity(encoded)
     image = decode_image(encoded)
-    orientation = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: tf.constant(1, tf.int64))
-    return turned_upright(image, orientation)
+    return turned_upright(image, exif_orientation(encoded))
 
 
 def check_size(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Operation:
@@ -83,42 +85,131 @@ def _size_in_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         none = tf.constant(0, tf.int64)
         height = tf.add_n([tf.where(is_kind, height, none) for is_kind, height, _ in kinds])
         width = tf.add_n([tf.where(is_kind, width, none) for is_kind, _, width in kinds])
-    return height, width
+    frame_height, frame_width = tf.cond(starts(b"GIF8"), lambda: _gif_frame(encoded), lambda: (none, none))
+    return tf.maximum(height, frame_height), tf.maximum(width, frame_width)
 
 
-def exif_orientation(jpeg: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG file: int64, 1 to 8; 1, upright, where it has none or a damaged one."""
-    values = tf.cast(tf.io.decode_raw(tf.strings.substr(jpeg, 0, _SEARCHED_FOR_EXIF), tf.uint8), tf.int64)
-    size = tf.size(values, tf.int64)
+def _gif_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width, int64, of a GIF's first frame, which may be larger than the size in its header.
 
-    def byte(at: tf.Tensor) -> tf.Tensor:  # 0 beyond the end
-        return tf.where(at < size, tf.gather(values, tf.clip_by_value(at, 0, size - 1)), 0)
+    65535 both where it does not come after so few blocks of other data that they can be searched.
+    """
+    flags = _bytes(gif, 10, 1)[0]
+    colors = tf.where(flags >= 128, tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8), 0)
+
+    def is_another(block: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
+        return inside | (_bytes(gif, block, 1)[0] == _GIF_EXTENSION)
+
+    def next_block(block: tf.Tensor, inside: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Of an extension two bytes are passed over, then its parts: a size, and so many bytes; the last has size 0."""
+        size = _bytes(gif, block, 1)[0]
+        return tf.where(inside, block + 1 + size, block + 2), (inside & (size > 0)) | tf.logical_not(inside)
+
+    start = (13 + 3 * colors, tf.constant(False))
+    block, inside = tf.while_loop(is_another, next_block, start, maximum_iterations=_MOST_GIF_BLOCKS)
+    values = _bytes(gif, block, 9)
+    is_frame = tf.logical_not(inside) & (values[0] == _GIF_FRAME)
+    return tuple(tf.where(is_frame, values[at] + 256 * values[at + 1], 65535) for at in (7, 5))
+
+
+def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG, PNG or WebP file: int64, 1 to 8; 1, upright, where it has none or a damaged one.
+
+    Only the first segments of the file are searched for EXIF data, in a PNG those before its pixels.
+    """
+    start, end = tf.case(
+        [
+            (_starts(encoded, 0, b"\xff\xd8\xff"), lambda: _exif_of_jpeg(encoded)),
+            (_starts(encoded, 0, b"\x89PNG"), lambda: _exif_of_chunks(encoded, 8, b"eXIf", b"IDAT", size_first=True)),
+            (_starts(encoded, 8, b"WEBP"), lambda: _exif_of_chunks(encoded, 12, b"EXIF", b"EXIF", size_first=False)),
+        ],
+        default=lambda: (tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
+    )
+    # Of the TIFF header: offsets count from it.
+    start = tf.where(_starts(encoded, start, b"Exif\0\0"), start + 6, start)
+    little = _bytes(encoded, start, 1)[0] == ord("I")
+
+    def number(values: tf.Tensor) -> tf.Tensor:  # along the last axis
+        places = [1 << 8 * i for i in range(values.shape[-1])]
+        return tf.reduce_sum(values * tf.where(little, tf.constant(places, tf.int64), places[::-1]), -1)
+
+    directory = start + number(_bytes(encoded, start + 4, 4))
+    entries = tf.reshape(_bytes(encoded, directory + 2, 12 * _MOST_ENTRIES), [_MOST_ENTRIES, 12])
+    is_entry = tf.range(_MOST_ENTRIES, dtype=tf.int64) < number(_bytes(encoded, directory, 2))
+    is_orientation = is_entry & (number(entries[:, :2]) == _ORIENTATION)
+    found = tf.reduce_max(tf.where(is_orientation, number(entries[:, 8:10]), 0))
+    return tf.where((start < end) & (found >= 1) & (found <= 8), found, 1)
+
+
+def _exif_of_jpeg(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the EXIF data of a JPEG begin and end; an empty place where there are none."""
+
+    def length(segment: tf.Tensor) -> tf.Tensor:  # of what follows the marker's two bytes
+        high, low = tf.unstack(_bytes(jpeg, segment + 2, 2))
+        return tf.maximum(256 * high + low, 2)
 
     def is_exif(segment: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_all(byte(segment + tf.constant([1, *range(4, 10)], tf.int64)) == [0xE1, *b"Exif\0\0"])
+        return _starts(jpeg, segment, b"\xff\xe1") & _starts(jpeg, segment + 4, b"Exif\0\0")
 
     def is_another(segment: tf.Tensor) -> tf.Tensor:
-        is_segment = (byte(segment) == 0xFF) & (byte(segment + 1) != 0xDA)  # DA: the pixels begin
-        return is_segment & tf.logical_not(is_exif(segment))
+        mark, kind = tf.unstack(_bytes(jpeg, segment, 2))
+        return (mark == 0xFF) & (kind != 0xDA) & tf.logical_not(is_exif(segment))  # DA: the pixels begin
 
-    def next_segment(segment: tf.Tensor) -> tuple[tf.Tensor]:
-        return (segment + 2 + tf.maximum(256 * byte(segment + 2) + byte(segment + 3), 2),)
+    (segment,) = tf.while_loop(
+        is_another,
+        lambda segment: (segment + 2 + length(segment),),
+        (tf.constant(2, tf.int64),),
+        maximum_iterations=_MOST_SEGMENTS,
+    )
+    return segment + 4, tf.where(is_exif(segment), segment + 2 + length(segment), 0)
 
-    (segment,) = tf.while_loop(is_another, next_segment, (tf.constant(2, tf.int64),))
-    start = segment + 10  # of the TIFF header; offsets count from here
-    little = byte(start) == ord("I")
 
-    def number(at: tf.Tensor, count: int) -> tf.Tensor:
-        values = [byte(at + i) for i in range(count)]
-        low_first = tf.add_n([value * (1 << 8 * i) for i, value in enumerate(values)])
-        high_first = tf.add_n([value * (1 << 8 * i) for i, value in enumerate(reversed(values))])
-        return tf.where(little, low_first, high_first)
+def _exif_of_chunks(
+    encoded: tf.Tensor, first: int, wanted: bytes, last: bytes, size_first: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the EXIF data of a PNG or WebP begin and end; an empty place where there are none.
 
-    directory = start + number(start + 4, 4)
-    entries = directory + 2 + 12 * tf.range(number(directory, 2))
-    is_orientation = (number(entries, 2) == _ORIENTATION) & (entries < size)
-    found = tf.reduce_max(tf.concat([tf.where(is_orientation, number(entries + 8, 2), 0), [0]], axis=0))
-    return tf.where(is_exif(segment) & (found >= 1) & (found <= 8), found, 1)
+    Args:
+        encoded: the file.
+        first: where its first chunk begins.
+        wanted: name of the chunk with EXIF data.
+        last: name of the chunk that ends the search.
+        size_first: PNG: size (big-endian), name, data, checksum. Else WebP: name, size (little-endian), data, padded.
+    """
+    name_at = 4 if size_first else 0
+
+    def size(chunk: tf.Tensor) -> tf.Tensor:
+        values = _bytes(encoded, chunk + 4 - name_at, 4)
+        places = [1 << 8 * i for i in range(4)]
+        return tf.reduce_sum(values * (places[::-1] if size_first else places))
+
+    def is_another(chunk: tf.Tensor) -> tf.Tensor:
+        is_last = _starts(encoded, chunk + name_at, wanted) | _starts(encoded, chunk + name_at, last)
+        return _is_inside(encoded, chunk) & tf.logical_not(is_last)
+
+    def next_chunk(chunk: tf.Tensor) -> tuple[tf.Tensor]:
+        return (chunk + 8 + (size(chunk) + 4 if size_first else (size(chunk) + 1) // 2 * 2),)
+
+    start = (tf.constant(first, tf.int64),)
+    (chunk,) = tf.while_loop(is_another, next_chunk, start, maximum_iterations=_MOST_SEGMENTS)
+    is_exif = _is_inside(encoded, chunk) & _starts(encoded, chunk + name_at, wanted)
+    return chunk + 8, tf.where(is_exif, chunk + 8 + size(chunk), 0)
+
+
+def _is_inside(encoded: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    return at < tf.cast(tf.strings.length(encoded), tf.int64)
+
+
+def _starts(encoded: tf.Tensor, at: tf.Tensor | int, expected: bytes) -> tf.Tensor:
+    """Whether these bytes are at that place."""
+    return tf.reduce_all(_bytes(encoded, at, len(expected)) == list(expected))
+
+
+def _bytes(encoded: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
+    """Some bytes of a file: int64 [count]; 0 beyond its end."""
+    at = tf.minimum(tf.cast(at, tf.int64), tf.cast(tf.strings.length(encoded), tf.int64))
+    found = tf.strings.substr(encoded, at, tf.constant(count, tf.int64)) + b"\0" * count
+    return tf.ensure_shape(tf.cast(tf.io.decode_raw(found, tf.uint8)[:count], tf.int64), [count])
 
 
 def turned_upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -117,3 +117,48 @@ def test_mistakes_are_named(coco):
     with pytest.raises(UserError, match="has no annotations/instances_train2017.json"):
         coco.prepare("coco/voc")
     assert coco.left_behind() == []
+
+
+def change(coco, edit):
+    for split in ("train", "val"):
+        path = coco.path(f"annotations/instances_{split}2017.json")
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+
+def test_objects_without_an_area_are_drawn_by_their_size(coco):
+    before = coco.examples(coco.prepare("coco/things"), "train")
+    change(coco, lambda content: [thing.pop("area") for thing in content["annotations"][1:]])
+    after = coco.examples(coco.prepare("coco/things", overwrite=True), "train")
+    for name, example in before.items():
+        np.testing.assert_array_equal(after[name]["label"], example["label"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["images"][0].update(height=10**6, width=10**6), "found a size of 1000000 x 1000000"),
+        (lambda content: content["images"][0].update(height=-5), "found a size of -5 x 60"),
+        (lambda content: content["images"][0].update(height="40"), "found a size of 40 x 60, expected whole numbers"),
+        (lambda content: content["images"][0].update(file_name=None), "None: this image of .* is missing"),
+        (lambda content: content["annotations"][0].update(image_id=[]), "cannot be read as COCO's instance annot"),
+        (
+            lambda content: content["annotations"][0].update(segmentation=[[1, 1, 5, 5, 1e30, 1]]),
+            "found a polygon that",
+        ),
+        (lambda content: content["annotations"].insert(0, 7), "cannot be read as COCO's instance annotations"),
+        (lambda content: content.update(images=7), "cannot be read as COCO's instance annotations"),
+    ],
+)
+def test_hostile_annotations_are_one_line(coco, edit, message):
+    change(coco, edit)
+    with pytest.raises(UserError, match=message) as raised:
+        coco.prepare("coco/things")
+    assert "\n" not in str(raised.value) and coco.left_behind() == []
+
+
+def test_annotations_of_nothing_but_brackets_are_one_line(coco):
+    coco.text("annotations/instances_train2017.json", "[" * 200_000)
+    with pytest.raises(UserError, match="cannot be read as COCO's instance annotations"):
+        coco.prepare("coco/things")
