@@ -8,6 +8,7 @@ window has whole pixels, round(c/s) of them, so the scale is the drawn one to wi
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.data.decoding import DCT_METHOD, decode_image
 
 
@@ -73,7 +74,7 @@ def crop_image(example: dict, crop_size: int, mean_color: tuple[float, float, fl
     return tf.ensure_shape(image, [crop_size, crop_size, 3])
 
 
-def crop_label(example: dict, crop_size: int, ignore_label: int) -> tf.Tensor:
+def crop_label(example: dict, crop_size: int) -> tf.Tensor:
     """Cuts the same window out of the label, scales it to the nearest pixels, pads and mirrors it.
 
     All of it is a choice of rows and a choice of columns. Gathering rows copies memory and gathering columns walks
@@ -82,13 +83,12 @@ def crop_label(example: dict, crop_size: int, ignore_label: int) -> tf.Tensor:
     Args:
         example: as from `draw_window`.
         crop_size: side of the crop, pixels.
-        ignore_label: fills up at the right and bottom.
 
     Returns:
         uint8 [crop_size, crop_size].
     """
     # One row and one column of the ignore label beyond the label, to pad from.
-    label = tf.pad(example["label"], [[0, 1], [0, 1]], constant_values=ignore_label)
+    label = tf.pad(example["label"], [[0, 1], [0, 1]], constant_values=IGNORE_LABEL)
     place = tf.range(crop_size)
     step = tf.cast(example["size"], tf.float32) / tf.cast(example["target"], tf.float32)
     nearest = tf.cast((tf.cast(place, tf.float32)[:, None] + 0.5) * step, tf.int32) + example["offset"]

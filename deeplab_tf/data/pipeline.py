@@ -34,7 +34,6 @@ def training_pipeline(
     seed: int = 0,
     start_step: int = 0,
     mean_color: tuple[float, float, float] = MEAN_COLOR,
-    ignore_label: int = IGNORE_LABEL,
     num_shards: int = 1,
     shard_index: int = 0,
 ) -> tf.data.Dataset:
@@ -49,8 +48,7 @@ def training_pipeline(
         mirror: whether half of the crops are mirrored.
         seed: of everything random.
         start_step: the stream starts at this step, as if it had run up to it. Costs nothing.
-        mean_color: RGB, rounded to whole numbers: fills crops that stand out of the image.
-        ignore_label: fills their labels.
+        mean_color: RGB, rounded to whole numbers: fills crops that stand out of the image; their labels are 255 there.
         num_shards: number of hosts that share each batch; must divide `batch_size`.
         shard_index: which of them this is. Host h gets places [h*b, (h+1)*b) of each batch, b = batch_size/num_shards.
 
@@ -83,7 +81,7 @@ def training_pipeline(
         example = augmentation.draw_window(example, draws, crop_size, tuple(scales), mirror)
         return {
             "image": augmentation.crop_image(example, crop_size, mean_color),
-            "label": augmentation.crop_label(example, crop_size, ignore_label),
+            "label": augmentation.crop_label(example, crop_size),
         }
 
     order = _shuffled(len(records), seed, start_step * batch_size).filter(is_ours)
