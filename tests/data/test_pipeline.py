@@ -160,7 +160,7 @@ def test_a_crop_is_its_window_scaled_padded_mirrored(encode, size, offset, targe
         "target": tf.constant(target),
         "mirrored": tf.constant(mirrored),
     }
-    found = augmentation.crop_image(example, 90, (122.675, 116.669, 104.008)), augmentation.crop_label(example, 90, 255)
+    found = augmentation.crop_image(example, 90, (122.675, 116.669, 104.008)), augmentation.crop_label(example, 90)
 
     (y, x), (height, width) = offset, size
     for result, whole, fill, method in (
@@ -186,7 +186,7 @@ def test_a_crop_is_the_scaled_image_cropped():
         "target": tf.constant([60, 60]),
         "mirrored": tf.constant(False),
     }
-    crop, label = augmentation.crop_image(example, 60, (0, 0, 0)), augmentation.crop_label(example, 60, 255)
+    crop, label = augmentation.crop_image(example, 60, (0, 0, 0)), augmentation.crop_label(example, 60)
     whole = tf.image.resize(image, [135, 180], "bilinear").numpy()[15:75, 30:90]
     assert np.abs(crop.numpy().astype(float) - whole)[1:-1, 1:-1].max() < 0.501  # rounding
     labels = tf.image.resize(image[..., :1], [135, 180], "nearest")[15:75, 30:90, 0]
