@@ -23,8 +23,8 @@ class DeepLab(keras.Model):
 
     Args:
         backbone: "vgg16", "resnet101", "resnet50", "efficientnet_lite0" (for laptops and phones) or "resnet_tiny".
-        head: "large_fov", "aspp_s" or "aspp_l"; ResNets also have "linear", VGG-16 also "fc_7x7_r4", "fc_4x4_r4" and
-            "fc_4x4_r8".
+        head: "large_fov", "aspp_s" or "aspp_l"; ResNets also have "linear" and "aspp_6_12", VGG-16 also "fc_7x7_r4",
+            "fc_4x4_r4" and "fc_4x4_r8".
         num_classes: channels of the logits, background included.
         output_stride: pixels between two outputs: 8, 16 or 32.
         scales: sizes of the inputs as multiples of the image's; their score maps are fused by maximum. (1.0,) is

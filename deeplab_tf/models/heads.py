@@ -16,12 +16,14 @@ VGG_HEADS = {
     "aspp_s": (3, 1024, (2, 4, 8, 12)),
     "aspp_l": (3, 1024, (6, 12, 18, 24)),
 }
-# ResNet: side of the classifier's kernel, and the rate of each branch, at output stride 8.
+# ResNet: side of the classifier's kernel, and the rate of each branch, at output stride 8. "aspp_6_12" is what the code
+# of AdaptSegNet and DACS computes: the first two branches of ASPP-L.
 RESNET_HEADS = {
     "linear": (1, (1,)),
     "large_fov": (3, (12,)),
     "aspp_s": (3, (2, 4, 8, 12)),
     "aspp_l": (3, (6, 12, 18, 24)),
+    "aspp_6_12": (3, (6, 12)),
 }
 
 

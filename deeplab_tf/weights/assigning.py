@@ -8,44 +8,9 @@ import numpy as np
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
+from deeplab_tf.weights.report import LoadReport, listed
 from deeplab_tf.weights.source import EPSILON, Array, Layers, Source
 from deeplab_tf.weights.vgg import fully_connected
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadReport:
-    """Report of `load`: which layers were taken, left, initialised; `print` it.
-
-    Attributes:
-        source: as given to `load`.
-        kind: what that was, in words.
-        taken: names of the model's layers that now have the source's weights.
-        left: names of the source's layers that the model has no use for.
-        initialised: names of the model's layers that keep their values, each with the reason.
-        classes: of the source's classifier; None where it has none for this head.
-        preprocessing: style of the colour statistics of the model.
-        notes: further things to know.
-    """
-
-    source: str
-    kind: str
-    taken: tuple[str, ...]
-    left: tuple[str, ...]
-    initialised: dict[str, str]
-    classes: int | None
-    preprocessing: str
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"weights      {self.source} ({self.kind})", f"taken        {_listed(self.taken)}"]
-        if self.left:
-            lines.append(f"left         {_listed(self.left)}")
-        reasons = dict.fromkeys(self.initialised.values())
-        lines += [
-            f"initialised  {_listed([n for n, r in self.initialised.items() if r == why])}: {why}" for why in reasons
-        ]
-        lines.append(f"preprocessing  {self.preprocessing}")
-        return "\n".join([*lines, *(f"note         {note}" for note in self.notes)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +65,8 @@ def prepare(model: DeepLab, source: Source, name: str, seed: int, overrule: Sequ
     missing = [layer_name for layer_name in backbone_layers(model) if layer_name in initialised]
     if missing:
         raise UserError(
-            f"{name} ({source.kind}) does not hold the backbone {model.backbone}: it lacks {_listed(missing)}; "
-            f"it holds {_listed(list(theirs)) if theirs else 'no layers at all'}"
+            f"{name} ({source.kind}) does not hold the backbone {model.backbone}: it lacks {listed(missing)}; "
+            f"it holds {listed(list(theirs)) if theirs else 'no layers at all'}"
         )
     classifier = theirs.get(model.classifier_layers[0], {})
     report = LoadReport(
@@ -173,8 +138,10 @@ def _numbers(array: Array, kind: str, where: str) -> np.ndarray:
 
 def _other_classifier(found: dict[str, Array], variables: dict, source: Source, model: DeepLab) -> str | None:
     """Why a classifier cannot be taken, where it is of another head or for another number of classes."""
-    if set(found) != set(variables) or len(found["kernel"].shape) != 4:
+    if set(found) != set(variables):
         return None
+    if len(found["kernel"].shape) != 4:
+        return "the source's is for whole images"
     theirs, ours = found["kernel"].shape, tuple(variables["kernel"].shape)
     if theirs == ours:
         return None
@@ -187,10 +154,3 @@ def _other_classifier(found: dict[str, Array], variables: dict, source: Source, 
 
 def _words(names) -> str:
     return " and ".join(sorted(names)) or "nothing"
-
-
-def _listed(names) -> str:
-    """`104 layers: a, b, c, ..., z`, or all where they are few."""
-    names = list(names)
-    shown = names if len(names) <= 6 else [*names[:3], "...", *names[-2:]]
-    return f"{len(names)} layer{'s' * (len(names) != 1)}{': ' * bool(names)}{', '.join(shown)}"

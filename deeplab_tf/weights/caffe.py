@@ -108,10 +108,10 @@ def _network(layers: Layers, rates: dict[str, int], messages: list, dense: bool,
         network["block_style"] = "pytorch" if strides.get("res3a_branch2b", [1])[:1] == [2] else "caffe"
         if rates:
             network["output_stride"] = _resnet_stride(rates, path)
-    if "head" in network:
-        found = {match[1] for match in (_OTHER_SCALES.search(message.name) for message in messages) if match}
-        network["scales"] = (*sorted(float(f"0.{digits}") for digits in found), 1.0)
-    elif rates and not dense:
+    others = {match[1] for match in (_OTHER_SCALES.search(message.name) for message in messages) if match}
+    if others or "head" in network:
+        network["scales"] = (*sorted(float(f"0.{digits}") for digits in others), 1.0)
+    if "head" not in network and rates and not dense:
         head = [f"{name} (rate {rate})" for name, rate in rates.items() if re.match("fc(6|1)", name)]
         if head:
             raise UserError(f"{path}: no head here is made of {', '.join(head)} with these kernels")

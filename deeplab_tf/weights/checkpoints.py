@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints: of our own training, and the Model Garden's ResNets."""
+"""TensorFlow checkpoints: of our own training, the Model Garden's ResNets, DrSleep's of TensorFlow 1."""
 
 import json
 import pathlib
@@ -20,6 +20,7 @@ from deeplab_tf.weights.source import (
 
 _KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "matrix", "offset")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_SLIM_EPSILON = 1e-3
 _GARDEN_EPSILON = 1e-3  # of batch norm, where the Garden's classes are told nothing else
 
 
@@ -49,6 +50,8 @@ def read(prefix: str, batch_norm_epsilon: float | None) -> Source:
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(prefix)
+    if "res2a_branch1/weights" in reader.get_variable_to_shape_map():
+        return _drsleep(reader)
     stem = re.compile(r"(?P<root>.*?)layer_with_weights-0/kernel" + re.escape(_VALUE))
     roots = [match["root"] for match in map(stem.fullmatch, reader.get_variable_to_shape_map()) if match]
     if not roots:
@@ -65,6 +68,20 @@ def read(prefix: str, batch_norm_epsilon: float | None) -> Source:
         note += ", the default of the Garden's classes; pass batch_norm_epsilon if its training had another"
     network = {"backbone": backbone, "preprocessing": "torch", "block_style": "garden"}
     return Source("Model Garden", layers, network, notes=[note])
+
+
+def _drsleep(reader) -> Source:
+    """DrSleep's tensorflow-deeplab-resnet (TensorFlow 1): Caffe's names, the epsilon of slim's batch norm."""
+    kinds = {"weights": "kernel", "biases": "bias"} | {kind: kind for kind in _KINDS[2:6]}
+    layers: Layers = {}
+    for key in reader.get_variable_to_shape_map():
+        layer, _, kind = key.rpartition("/")
+        if kind in kinds and "/" not in layer:
+            layers.setdefault(re.sub(r"^fc1_.*?(_c\d)$", r"fc1\1", layer), {})[kinds[kind]] = _array(reader, key)
+    fold_epsilon(layers, _SLIM_EPSILON)
+    rates = {f"fc1_c{i}": rate for i, rate in enumerate((6, 12, 18, 24))}
+    network = network_of(layers, rates) | {"preprocessing": "caffe", "block_style": "caffe"}
+    return Source("DrSleep's DeepLab of TensorFlow 1", layers, network)
 
 
 def _array(reader, key: str) -> Array:

@@ -83,7 +83,11 @@ def _vgg(layers: Layers, kind: str) -> Source:
         flat = fc6["kernel"]
         shape = (7, 7, 512, flat.shape[-1])
         renamed["fc6"] = fc6 | {"kernel": Array(shape, lambda: flat.read().reshape(shape))}
-    return Source(kind, renamed, {"backbone": "vgg16", "preprocessing": "keras"}, dense=dense)
+    colors, notes = "keras", []
+    if any(not re.match(r"block\d_|fc[12]$|predictions", name) for name in layers):
+        kind, colors = "VGG-16 features by Keras' names", "caffe"
+        notes = ["not keras.applications' own network: its colours are taken as Caffe's"]
+    return Source(kind, renamed, {"backbone": "vgg16", "preprocessing": colors}, dense=dense, notes=notes)
 
 
 def _resnet(layers: Layers, kind: str, name: str) -> Source:

@@ -9,8 +9,10 @@ from typing import Any
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
 from deeplab_tf.weights import caffe, checkpoints, imagenet, keras_files, torch_files
-from deeplab_tf.weights.assigning import LoadReport, prepare
+from deeplab_tf.weights.assigning import prepare
+from deeplab_tf.weights.report import LoadReport
 from deeplab_tf.weights.source import Source
+from deeplab_tf.weights.vgg import calm_fresh_head
 
 KINDS = "imagenet, *.caffemodel, *.pth, *.weights.h5, *.keras, or a TensorFlow checkpoint or a folder of them"
 # What belongs to the weights: a network that starts from them is built with these.
@@ -35,10 +37,11 @@ def load(
         source: what to load:
             "imagenet": keras.applications' weights for VGG-16, ResNet-50 or ResNet-101, downloaded by Keras;
             "x.caffemodel": of the paper's authors, for VGG-16 and ResNet-101;
-            "x.pth": deeplab-pytorch's, or torchvision's ResNet-50 or -101;
+            "x.pth": deeplab-pytorch's; AdaptSegNet's, ADVENT's and DACS'; torchvision's ResNet-50, ResNet-101 and
+                VGG-16; VGG-16 by Caffe's names; EfficientNet-Lite0;
             "x.weights.h5", "x.keras", "x.h5": our own, or keras.applications';
             a folder or a file of TensorFlow checkpoints: of our own training, also the folder of the run, or the Model
-            Garden's ResNet and DilatedResNet.
+            Garden's ResNet and DilatedResNet, or DrSleep's of TensorFlow 1.
         seed: of the filters of fc6 and fc7 that the heads of VGG-16 with 1,024 filters draw from ImageNet's 4,096.
         batch_norm_epsilon: with which a Model Garden network was trained; None: read from its params.yaml, else 1e-3.
         overrule: names of arguments, such as "preprocessing", in which the model may differ from what the source tells.
@@ -57,7 +60,8 @@ def load(
     name = os.fspath(source)
     with _reading(name, model.backbone, batch_norm_epsilon) as read:
         assignment = prepare(model, read, name, seed, overrule)
-    return assignment.apply()
+    report = assignment.apply()
+    return calm_fresh_head(model, report)
 
 
 def describe(source: str | os.PathLike, backbone: str | None = None) -> dict[str, Any]:
@@ -166,6 +170,8 @@ def _source(name: str, backbone: str | None, batch_norm_epsilon: float | None, s
         raise UserError(f"{path} is a folder without checkpoints; expected {KINDS}")
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder; expected {KINDS}")
+    if path.suffix == ".ckpt":  # of TensorFlow 1, in one file
+        return checkpoints.read(str(path), batch_norm_epsilon)
     if path.suffix == ".caffemodel":
         return caffe.read(path)
     if path.suffix in (".pth", ".pt"):

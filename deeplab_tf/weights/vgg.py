@@ -1,10 +1,13 @@
 """VGG-16's dense layers as the convolutions of a head."""
 
+import dataclasses
 import re
 
+import keras
 import numpy as np
 
 from deeplab_tf.models import DeepLab
+from deeplab_tf.weights.report import LoadReport
 from deeplab_tf.weights.source import Array, Layers
 
 
@@ -49,3 +52,32 @@ def fully_connected(fc6: dict[str, Array], fc7: dict[str, Array], model: DeepLab
             "bias": bias(fc7["bias"], of_fc7),
         }
     return layers
+
+
+def calm_fresh_head(model: DeepLab, report: LoadReport) -> LoadReport:
+    """Scales a fresh fc6 on loaded features, so that its outputs have an RMS of 1. A rule of ours, not the paper's.
+
+    The features of a VGG-16 that sees colours of 0..255 have an RMS of some 20, which He's initialisation hands on to
+    the scores: training at the paper's learning rate of 1e-3 then diverges at once. The features are those of one fixed
+    picture, patches of random colours with noise.
+
+    Args:
+        model: with its weights loaded.
+        report: of the load; returned with a note where layers were scaled.
+    """
+    fresh = [name for name in report.initialised if re.fullmatch(r"fc6(_\d)?", name)]
+    if not fresh:
+        return report
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.uniform(0, 255, (11, 11, 3)), np.ones((12, 12, 1)))[:129, :129]
+    picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255)
+    outputs = keras.Model(model.network.input, [model.network.get_layer(name).output for name in fresh])(
+        model.preprocess(picture[np.newaxis])
+    )
+    for name, output in zip(fresh, outputs if isinstance(outputs, list) else [outputs], strict=True):
+        rms = float(np.sqrt(np.mean(np.square(keras.ops.convert_to_numpy(output), dtype=np.float64))))
+        kernel = model.network.get_layer(name).kernel
+        if rms > 0:
+            kernel.assign(keras.ops.convert_to_numpy(kernel) / rms)
+    note = f"the fresh {', '.join(fresh)} scaled to outputs of RMS 1"
+    return dataclasses.replace(report, notes=(*report.notes, note))

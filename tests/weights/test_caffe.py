@@ -12,42 +12,7 @@ from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
 from tests.helpers import randomise
-
-
-# The wire format of protobuf, by hand: a tag (number << 3 | wire type), then a varint or a length and bytes.
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-
-
-def number(field: int, value: int) -> bytes:
-    return varint(field << 3) + varint(value)
-
-
-def content(field: int, value: bytes) -> bytes:
-    return varint(field << 3 | 2) + varint(len(value)) + value
-
-
-def blob(array, old: bool = False) -> bytes:
-    array = np.asarray(array, "<f4")
-    if old:
-        dims = [1] * (4 - array.ndim) + list(array.shape)
-        shape = b"".join(number(i, dim) for i, dim in enumerate(dims, start=1))
-    else:
-        shape = content(7, content(1, b"".join(map(varint, array.shape))))
-    return content(5, array.tobytes()) + shape
-
-
-def new_layer(name: str, kind: str, *arrays, extra: bytes = b"") -> bytes:
-    blobs = b"".join(content(7, blob(array)) for array in arrays)
-    return content(100, content(1, name.encode()) + content(2, kind.encode()) + blobs + extra)
-
-
-def old_layer(name: str, kind: int, *arrays) -> bytes:
-    blobs = b"".join(content(6, blob(array, old=True)) for array in arrays)
-    return content(2, content(4, name.encode()) + number(5, kind) + blobs)
+from tests.weights.caffe_writer import content, new_layer, old_layer, varint
 
 
 def arrays_of(network) -> dict[str, list[np.ndarray]]:
@@ -204,11 +169,13 @@ def test_dense_layers_become_convolutions(generation, tmp_path):
             inputs = width
     fc6, fc7 = rng.standard_normal((filters, 512 * 49), np.float32), rng.standard_normal((filters, filters), np.float32)
     layers |= {"fc6": [fc6, np.arange(filters)], "fc7": [fc7, np.arange(filters)]}
+    layers["fc8"] = [np.zeros((1000, filters)), np.zeros(1000)]  # for whole images
     written = (
         old_layer(name, 4, *arrays) if generation == "old" else new_layer(name, "InnerProduct", *arrays)
         for name, arrays in layers.items()
     )
     (tmp_path / "x.caffemodel").write_bytes(b"".join(written))
+    assert weights.describe(tmp_path / "x.caffemodel") == {"backbone": "vgg16", "preprocessing": "caffe"}
     model = DeepLab("vgg16", "large_fov", 5, scales=(1.0,))
     assert list(weights.load(model, tmp_path / "x.caffemodel").initialised) == ["fc8"]
     chosen = model.network.get_layer("fc6").bias.numpy().astype(int)
