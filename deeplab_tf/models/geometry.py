@@ -87,8 +87,8 @@ def map_pixels(size: int, scale: float, output_stride: int):
 def sample(values, rows, columns):
     """Samples a map bilinearly at every pair of a row and a column position.
 
-    Each axis is one product with the matrix of interpolation weights relu(1 - |position - i|): differentiable, the same
-    on every backend, and deterministic on an accelerator.
+    Each axis takes the neighbours on both sides and mixes them. Memory and time are those of the result, however long
+    a side is, and no product is rounded to fewer bits on an accelerator.
 
     Args:
         values: float32 [B, H, W, C].
@@ -98,20 +98,18 @@ def sample(values, rows, columns):
     Returns:
         float32 [B, h, w, C].
     """
-    batch, height, width = ops.shape(values)[:3]
-    channels = values.shape[-1]
-    out_height = ops.shape(rows)[0]
-    values = ops.reshape(values, (batch, height, width * channels))
-    values = ops.matmul(_interpolation_weights(rows, height), values)
-    values = ops.reshape(values, (batch, out_height, width, channels))
-    return ops.matmul(_interpolation_weights(columns, width), values)
+    return _sample_axis(_sample_axis(values, rows, 1), columns, 2)
 
 
-def _interpolation_weights(positions, size: Size):
-    """Bilinear weights of `size` grid points at each position: float32 [len(positions), size]."""
-    positions = ops.clip(positions, 0.0, ops.cast(size - 1, "float32"))
-    distance = ops.abs(positions[:, None] - ops.arange(size, dtype="float32")[None, :])
-    return ops.relu(1.0 - distance)
+def _sample_axis(values, positions, axis: int):
+    """Interpolates linearly along one axis."""
+    last = ops.shape(values)[axis] - 1
+    positions = ops.clip(positions, 0.0, ops.cast(last, "float32"))
+    before = ops.cast(ops.floor(positions), "int32")
+    weights = ops.reshape(positions - ops.cast(before, "float32"), (-1,) + (1,) * (3 - axis))
+    left = ops.take(values, before, axis=axis)
+    right = ops.take(values, ops.minimum(before + 1, last), axis=axis)
+    return left + (right - left) * weights
 
 
 def resize(values, height: Size, width: Size):

@@ -83,3 +83,11 @@ def test_gradient_of_sampling_matches_finite_differences():
         loss = tf.reduce_sum(weights * geometry.resize(variable, 9, 3))
     change = np.sum(weights * (geometry.resize(values + direction, 9, 3) - geometry.resize(values, 9, 3)))
     assert np.sum(tape.gradient(loss, variable) * direction) == pytest.approx(change, rel=1e-4)
+
+
+def test_a_long_thin_image_costs_what_its_pixels_cost():
+    """A matrix of interpolation weights for a side of 2^20 pixels would have 2^39 numbers."""
+    values = tf.reshape(tf.range(2.0**20), (1, 1, 2**20, 1))
+    halved = geometry.resize(values, 1, 2**19 + 1)
+    assert float(halved[0, 0, -1, 0]) == 2**20 - 1
+    assert geometry.upsample_score_map(values[:, :, : 2**17], 1, 2**20, 8).shape == (1, 1, 2**20, 1)
