@@ -25,7 +25,7 @@ def kernel(function: Callable) -> Callable:
 # Modules whose kernels take long to compile, by the beginning of their names, and what they are for.
 _SLOW_TO_COMPILE = {
     "deeplab_tf.crf": "the dense CRF",
-    "deeplab_tf.training.winograd_kernels": "the convolutions of the training step",
+    "deeplab_tf.models.winograd_kernels": "the convolutions of the training step",
 }
 
 

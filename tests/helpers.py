@@ -58,6 +58,17 @@ def photograph(height: int, width: int, seed: int = 0, patch: int = 12) -> np.nd
     return np.clip(fine, 0, 255).astype(np.uint8)
 
 
+def full_resolution(model, images):
+    """The logits of every pixel of a batch of images, float32 [B, H, W, C], by the DeepLab's own network."""
+    from keras import ops
+
+    from deeplab_tf.models import geometry
+
+    fused = model.score_maps(images, crop=False)["fused"]
+    height, width = ops.shape(images)[1:3]
+    return geometry.upsample_score_map(fused, height, width, model.output_stride)
+
+
 def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: float) -> None:
     """Every label is a most probable class, as far as probabilities [H, W, C] known to `tolerance` can tell."""
     assert labels.dtype == np.uint8

@@ -14,36 +14,56 @@ from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf.dense_crf import read_searched_for
 from deeplab_tf.errors import UserError
+from deeplab_tf.inference.graph import SegmentationGraph
 from deeplab_tf.inference.tiling import Tiling
-from deeplab_tf.inference.upsampling import upsampled_labels, upsampled_probabilities
 from deeplab_tf.models import DeepLab
 from deeplab_tf.models.deeplab import check_scales
 
 
 class Segmentation:
-    """What a `Segmenter` says of one image.
+    """The result for one image.
 
     Args:
-        labels: uint8 [H, W]; or a function that computes them.
-        probabilities: float32 [H, W, C]; or a function that computes them. They take 4C times the memory of the labels,
-            so what is not asked for is not computed.
+        probabilities: float32 [H, W, C] of each class at each pixel, adding up to 1 at each pixel.
     """
 
-    def __init__(
-        self, labels: np.ndarray | Callable[[], np.ndarray], probabilities: np.ndarray | Callable[[], np.ndarray]
-    ):
-        self._labels = labels
-        self._probabilities = probabilities
+    def __init__(self, probabilities: np.ndarray):
+        self._given = probabilities
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """The most probable class of each pixel, uint8 [H, W]."""
-        return self._labels() if callable(self._labels) else self._labels
+        return self.probabilities.argmax(-1).astype(np.uint8)
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
         """Of each class at each pixel, float32 [H, W, C], adding up to 1 at each pixel."""
-        return self._probabilities() if callable(self._probabilities) else self._probabilities
+        return self._given
+
+
+class NetworkSegmentation(Segmentation):
+    """A result that is kept as score maps: labels and probabilities are computed from them when first asked for.
+
+    Args:
+        labels: function of the score maps, height and width.
+        probabilities: likewise. They take 4C times the memory of the labels.
+        arguments: score maps of the image, float32 [1, V, h, w, C], its height and its width in pixels.
+    """
+
+    def __init__(self, labels: Callable[..., tf.Tensor], probabilities: Callable[..., tf.Tensor], arguments: tuple):
+        self._compute_labels = labels
+        self._compute_probabilities = probabilities
+        self._arguments = arguments
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """The class of the highest score of each pixel, uint8 [H, W]."""
+        return self._compute_labels(*self._arguments)[0].numpy()
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of each class at each pixel, float32 [H, W, C], adding up to 1 at each pixel."""
+        return self._compute_probabilities(*self._arguments)[0].numpy()
 
 
 class Segmenter:
@@ -63,7 +83,8 @@ class Segmenter:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
 
     Raises:
-        UserError: the overlap does not fit the tiles, or a scale is not positive.
+        UserError: the overlap does not fit the tiles, a scale is not positive, or the model has more than 256 classes,
+            which do not fit the labels.
 
     Example:
         >>> segmenter = deeplab_tf.Segmenter.load("runs/voc")
@@ -81,6 +102,8 @@ class Segmenter:
         tile_size: int | None = None,
         tile_overlap: int = 128,
     ):
+        if model.num_classes > 256:
+            raise UserError(f"num_classes={model.num_classes}: labels are uint8, expected at most 256 classes")
         self.model = model
         self.crf = crf
         self.info = info
@@ -88,9 +111,22 @@ class Segmenter:
         self.mirror = mirror
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
-        self._score = tf.function(
-            self._score_graph, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+
+        graph = self.graph()
+        of_image = [
+            tf.TensorSpec([1, 2 if mirror else 1, None, None, graph.channels]),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.int32),
+        ]
+        self._score_maps = tf.function(
+            graph.score_maps, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)], autograph=False
         )
+        self._labels = tf.function(graph.labels, input_signature=of_image, autograph=False)
+        self._probabilities = tf.function(graph.probabilities, input_signature=of_image, autograph=False)
+
+    def graph(self, precision: str | None = None) -> SegmentationGraph:
+        """What this segmenter computes before the CRF, for graphs; see `SegmentationGraph` for the precision."""
+        return SegmentationGraph(self.model, self.scales, self.mirror, self.tiling, precision)
 
     @classmethod
     def load(
@@ -192,36 +228,21 @@ class Segmenter:
         return unrefined if self.crf is None else self.refined(image, unrefined)
 
     def without_crf(self, image: np.ndarray) -> Segmentation:
-        """What the network alone says of one image, uint8 [H, W, 3]."""
+        """Segments one image, uint8 [H, W, 3], with the network alone."""
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise UserError(f"image: found {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3], RGB, not empty")
         return self.batch_without_crf(image[np.newaxis])[0]
 
     def batch_without_crf(self, images: np.ndarray) -> list[Segmentation]:
-        """What the network alone says of several images of one size, uint8 [B, H, W, 3], in one call of the network."""
+        """Segments images of one size, uint8 [B, H, W, 3], with the network alone, in one call of it."""
         height, width = images.shape[1:3]
-        views = (images, images[:, :, ::-1]) if self.mirror else (images,)
-        score_maps = np.stack([self._score_maps(view) for view in views], axis=1)
-
-        def segmentation(of_views: np.ndarray) -> Segmentation:
-            where = (of_views, height, width, self.model.output_stride)
-            return Segmentation(lambda: upsampled_labels(*where), lambda: upsampled_probabilities(*where))
-
-        return [segmentation(of_views) for of_views in score_maps]
+        score_maps = self._score_maps(images)
+        return [
+            NetworkSegmentation(self._labels, self._probabilities, (score_maps[i : i + 1], height, width))
+            for i in range(len(images))
+        ]
 
     def refined(self, image: np.ndarray, unrefined: Segmentation) -> Segmentation:
-        """What the CRF makes of the network's probabilities. Needs no network, so another thread may run it."""
-        marginals = self.crf(image, unrefined.probabilities)
-        return Segmentation(lambda: marginals.argmax(-1).astype(np.uint8), marginals)
-
-    def _score_maps(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, H, W, 3] -> float32 [B, h, w, C], to the end of the padding; larger images tile by tile."""
-        if self.tiling is None:
-            return self._score(images).numpy()
-        score = lambda part: self._score(part[np.newaxis]).numpy()[0]  # noqa: E731
-        return np.stack([self.tiling.score_map(score, image) for image in images])
-
-    def _score_graph(self, images: tf.Tensor) -> tf.Tensor:
-        """uint8 [B, H, W, 3] -> the fused score maps to the end of the padding, float32 [B, h, w, C]."""
-        return self.model.score_maps(images, crop=False, scales=self.scales)["fused"]
+        """Refines the result of the network with the CRF. Needs no network, so another thread may run it."""
+        return Segmentation(self.crf(image, unrefined.probabilities))

@@ -1,16 +1,17 @@
-"""Atrous convolution, in the two equal forms of Sec. 3.1: holes in the filter, or a deinterlaced map."""
+"""Atrous convolution, and all that is known here about how to compute it (Sec. 3.1)."""
 
 import functools
+from typing import NamedTuple, Self
 
 import keras
 from keras import layers, ops
 
 from deeplab_tf.errors import UserError
 
-IMPLEMENTATIONS = ("dilation", "deinterlace")
+IMPLEMENTATIONS = ("dilation", "deinterlace", "winograd")
 
-# From this distance between a filter's outermost taps, the sum over its taps is faster than the backend's own dilated
-# convolution: TensorFlow's, on a CPU or GPU, pads and rearranges the map (benchmarks/atrous.py).
+# From this distance between a filter's outermost taps on, the sum over its taps is faster than the backend's dilated
+# convolution with its gradients, since taps beside the map cost nothing (benchmarks/atrous.py).
 _FAR_REACH = 12
 
 
@@ -23,8 +24,7 @@ class AtrousConv2D(layers.Conv2D):
         kernel_size: side of the kernel.
         rate: atrous rate; 1 is the ordinary convolution.
         strides: output stride of this layer; must be 1 where `rate` is not.
-        implementation: "dilation" puts holes into the filter; "deinterlace" splits the map into rate^2 sub-maps,
-            convolves them densely and interlaces the results. The results are equal.
+        implementation: one of `IMPLEMENTATIONS`, see `atrous_convolution`.
         **kwargs: as for `keras.layers.Conv2D`.
 
     Example:
@@ -49,16 +49,7 @@ class AtrousConv2D(layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         """The convolution without its bias; called by `keras.layers.Conv2D`."""
-        if self.kernel_size == (1, 1):
-            return pointwise_convolution(inputs, kernel, self.strides[0])
-        if self.rate == 1:
-            return super().convolution_op(inputs, kernel)
-        if self.implementation == "deinterlace":
-            return deinterlaced_convolution(inputs, kernel, self.rate)
-        narrow = kernel.shape[0] * kernel.shape[1] * self.filters <= inputs.shape[-1]
-        if narrow or (kernel.shape[0] - 1) * self.rate >= _FAR_REACH:
-            return convolution_by_taps(inputs, kernel, self.rate)
-        return super().convolution_op(inputs, kernel)
+        return atrous_convolution(inputs, kernel, self.rate, self.strides[0], self.implementation)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -73,8 +64,56 @@ class AtrousConv2D(layers.Conv2D):
         }
 
 
+def atrous_convolution(
+    inputs, kernel, rate: int = 1, stride: int = 1, implementation: str = "dilation", gradients: bool = True
+):
+    """The "same" convolution of a map with a filter whose taps are `rate` positions apart (Sec. 3.1, eq. 1).
+
+    Args:
+        inputs: float [B, H, W, C].
+        kernel: float [k, k, C, filters].
+        rate: atrous rate; 1 is the ordinary convolution.
+        stride: between two outputs; must be 1 where `rate` is not.
+        implementation: equal results in different ways. "dilation" puts holes into the filter. "deinterlace" splits the
+            map into rate^2 sub-maps, convolves them densely and interlaces the results. "winograd" saves up to 69% of
+            the multiplications of large 3x3 convolutions, on CPUs (`deeplab_tf.models.winograd`), and does as
+            "dilation" for the others.
+        gradients: whether gradients are wanted too. On a CPU a 1x1 convolution with its gradients is faster as a matrix
+            product; without, the backend's convolution is, since it takes in the bias and the ReLU that follow.
+
+    Returns:
+        float [B, ceil(H / stride), ceil(W / stride), filters].
+
+    Raises:
+        UserError: "winograd" on another backend, with another type than float32, or where the size of the map is not
+            known when the graph is made.
+    """
+    side, _, channels, filters = kernel.shape
+    if side == 1 and gradients:
+        return pointwise_convolution(inputs, kernel, stride)
+    if implementation == "winograd" and side == 3 and stride == 1:
+        from deeplab_tf.models import winograd
+
+        if winograd.pays(inputs, filters, rate):
+            return winograd.convolution(inputs, kernel, rate)
+    if rate == 1:
+        return ops.conv(inputs, kernel, strides=stride, padding="same")
+    if implementation == "deinterlace":
+        return deinterlaced_convolution(inputs, kernel, rate)
+    if side * side * filters <= channels:
+        return ops.cast(sum_of_classifiers(inputs, [(kernel, rate)]), inputs.dtype)
+    if (side - 1) * rate >= _FAR_REACH:
+        return convolution_by_taps(inputs, kernel, rate)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Keras' own way, off a TPU, pads and rearranges the map before and after a plain convolution.
+        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rate)
+    return ops.conv(inputs, kernel, padding="same", dilation_rate=rate)
+
+
 def pointwise_convolution(inputs, kernel, stride: int = 1):
-    """A 1x1 convolution as one matrix product, which forward and backward is faster than a convolution on a CPU.
+    """A 1x1 convolution as one matrix product.
 
     Args:
         inputs: float [B, H, W, C].
@@ -86,20 +125,14 @@ def pointwise_convolution(inputs, kernel, stride: int = 1):
     """
     if stride > 1:
         inputs = inputs[:, ::stride, ::stride]
-    batch, height, width = ops.shape(inputs)[:3]
-    channels, filters = kernel.shape[2:]
-    product = ops.matmul(
-        ops.reshape(inputs, (batch * height * width, channels)), ops.reshape(kernel, (channels, filters))
-    )
-    return ops.reshape(product, (batch, height, width, filters))
+    return _product(inputs, ops.reshape(kernel, kernel.shape[2:]))
 
 
 def convolution_by_taps(inputs, kernel, rate: int):
     """Atrous convolution as a sum over the filter's taps of 1x1 convolutions of the shifted map (eq. 1 of the paper).
 
     Neither the holes nor the zeros beyond the border cost anything: a tap is applied only where it falls on the map.
-    At rate 24 on a map of 41x41 that saves 63% of the products. A filter with few outputs, a classifier, is applied as
-    one matrix product for all taps, whose results are then shifted.
+    At rate 24 on a map of 41x41 that saves 63% of the products.
 
     Args:
         inputs: float [B, H, W, C].
@@ -109,34 +142,68 @@ def convolution_by_taps(inputs, kernel, rate: int):
     Returns:
         float [B, H, W, filters].
     """
-    batch, height, width = ops.shape(inputs)[:3]
-    side, _, channels, filters = kernel.shape
-
-    def product(x, weights):
-        rows, columns = ops.shape(x)[1:3]
-        x = ops.matmul(ops.reshape(x, (batch * rows * columns, channels)), weights)
-        return ops.reshape(x, (batch, rows, columns, weights.shape[-1]))
-
-    narrow = side * side * filters <= channels
-    if narrow:
-        all_taps = ops.reshape(ops.transpose(kernel, (2, 0, 1, 3)), (channels, side * side * filters))
-        products = ops.split(product(inputs, all_taps), side * side, axis=-1)
-    else:
-        weights = ops.unstack(ops.reshape(kernel, (side * side, channels, filters)))
-
+    side = kernel.shape[0]
     pieces = []
-    for tap in range(side * side):
-        down, right = (rate * i - (side - 1) * rate // 2 for i in divmod(tap, side))
-        top, bottom = _rows_with_neighbour(down, height)
-        first, last = _rows_with_neighbour(right, width)
-        if (isinstance(height, int) and top == bottom) or (isinstance(width, int) and first == last):
-            continue
-        window = (slice(None), slice(top + down, bottom + down), slice(first + right, last + right))
-        piece = products[tap][window] if narrow else product(inputs[window], weights[tap])
-        # Summed in float32 whatever the precision of the products, as within a convolution.
-        piece = ops.cast(piece, "float32")
-        pieces.append(ops.pad(piece, [[0, 0], [top, height - bottom], [first, width - last], [0, 0]]))
+    for tap, weights in enumerate(ops.unstack(ops.reshape(kernel, (side * side, *kernel.shape[2:])))):
+        shift = _Shift.of(tap, side, rate, inputs)
+        if shift:
+            pieces.append(shift.place(_product(inputs[shift.window], weights)))
     return ops.cast(functools.reduce(ops.add, pieces), inputs.dtype)
+
+
+def sum_of_classifiers(inputs, convolutions):
+    """The sum of atrous convolutions with few outputs: one product for all their taps, whose results are shifted.
+
+    Args:
+        inputs: float [B, H, W, C], the features that ASPP's classifiers share.
+        convolutions: kernel [k, k, C, classes] and atrous rate of each.
+
+    Returns:
+        float32 [B, H, W, classes].
+    """
+    channels, classes = convolutions[0][0].shape[2:]
+    taps = [ops.reshape(ops.transpose(kernel, (2, 0, 1, 3)), (channels, -1)) for kernel, _ in convolutions]
+    products = _product(inputs, ops.concatenate(taps, axis=1))
+    pieces, first = [], 0
+    for kernel, rate in convolutions:
+        side = kernel.shape[0]
+        for tap in range(side * side):
+            shift = _Shift.of(tap, side, rate, inputs)
+            if shift:
+                pieces.append(shift.place(products[(*shift.window, slice(first, first + classes))]))
+            first += classes
+    return functools.reduce(ops.add, pieces)
+
+
+def _product(x, weights):
+    """The product of a map [B, H, W, C] with a matrix [C, filters]."""
+    batch, height, width = ops.shape(x)[:3]
+    x = ops.matmul(ops.reshape(x, (batch * height * width, weights.shape[0])), weights)
+    return ops.reshape(x, (batch, height, width, weights.shape[1]))
+
+
+class _Shift(NamedTuple):
+    """The part of a map whose neighbour at one tap of a filter is on the map too."""
+
+    window: tuple[slice, slice, slice]  # of the neighbours
+    padding: list[list]  # from the window to the map
+
+    @classmethod
+    def of(cls, tap: int, side: int, rate: int, inputs) -> Self | None:
+        """For a tap of a kernel [side, side] on a map; None where all neighbours are known to be beside the map."""
+        window, padding = [slice(None)], [[0, 0]]
+        for position, size in zip(divmod(tap, side), ops.shape(inputs)[1:3], strict=True):
+            offset = rate * position - (side - 1) * rate // 2
+            start, stop = _rows_with_neighbour(offset, size)
+            if isinstance(size, int) and start == stop:
+                return None
+            window.append(slice(start + offset, stop + offset))
+            padding.append([start, size - stop])
+        return cls(tuple(window), [*padding, [0, 0]])
+
+    def place(self, piece):
+        """What a window gives, where it belongs on the map; float32, in which taps are summed in a convolution too."""
+        return ops.pad(ops.cast(piece, "float32"), self.padding)
 
 
 def _rows_with_neighbour(offset: int, size):

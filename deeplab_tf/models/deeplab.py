@@ -124,21 +124,6 @@ class DeepLab(keras.Model):
         """
         return self.score_maps(images, training=training)["fused"]
 
-    def full_resolution(self, images, training: bool = False):
-        """Scores every pixel: the fused score map, interpolated bilinearly with corners aligned.
-
-        Args:
-            images: [B, H, W, 3], RGB in 0..255, uint8 or float.
-            training: as for `call`.
-
-        Returns:
-            logits, float32 [B, H, W, num_classes].
-        """
-        images = ops.convert_to_tensor(images)
-        fused = self.score_maps(images, training=training, crop=False)["fused"]
-        height, width = ops.shape(images)[1:3]
-        return geometry.upsample_score_map(fused, height, width, self.output_stride)
-
     def score_maps(
         self,
         images,

@@ -130,7 +130,7 @@ def resize(values, height: Size, width: Size):
     return sample(values, rows, columns)
 
 
-def upsample_score_map(score_map, height: Size, width: Size, output_stride: int):
+def upsample_score_map(score_map, height: Size, width: Size, output_stride: int, top: Size = 0):
     """Brings a score map to the pixels of its image: pixel p reads the map at position `p / output_stride`.
 
     In the map of the padded image (`DeepLab.score_maps(..., crop=False)`) every pixel lies between two outputs. In a
@@ -141,10 +141,11 @@ def upsample_score_map(score_map, height: Size, width: Size, output_stride: int)
         height: of the image in pixels, before padding.
         width: likewise.
         output_stride: pixels between two outputs.
+        top: first pixel row, where only `height` rows from there on are wanted.
 
     Returns:
         float32 [B, height, width, C].
     """
-    rows = ops.arange(height, dtype="float32") / output_stride
+    rows = (ops.arange(height, dtype="float32") + ops.cast(top, "float32")) / output_stride
     columns = ops.arange(width, dtype="float32") / output_stride
     return sample(score_map, rows, columns)

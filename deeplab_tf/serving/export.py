@@ -10,7 +10,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.serving.encoded import check_size, decode_upright
-from deeplab_tf.serving.segmentation import SegmentationGraph
+from deeplab_tf.serving.outputs import Outputs
 from deeplab_tf.serving.warmup import write_warmup_requests
 
 # Pixels beyond an image's own size, in a batch of images of several sizes.
@@ -42,7 +42,7 @@ class ServedSegmenter(tf.Module):
     ):
         super().__init__(name="segmenter")
         self._max_pixels = max_pixels
-        self._graph = SegmentationGraph(segmenter, outputs, precision)
+        self._outputs = Outputs(segmenter, outputs, precision or segmenter.model.compute_dtype)
         # The graph's only variables, for the SavedModel to store: those of the network are constants of the graph.
         self.preprocessing = [variable.value for variable in segmenter.model.preprocess.variables]
 
@@ -66,17 +66,17 @@ class ServedSegmenter(tf.Module):
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments a batch of images of one size."""
         with tf.control_dependencies([check_size(*tf.unstack(tf.shape(images)[1:3]), self._max_pixels)]):
-            return self._graph(tf.identity(images))
+            return self._outputs(tf.identity(images))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments encoded images, each at its own size, one after the other."""
         pixel_specs = {
             "labels": tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1),
-            "probabilities": tf.RaggedTensorSpec([None, None, self._graph.num_classes], tf.float32, ragged_rank=1),
+            "probabilities": tf.RaggedTensorSpec([None, None, self._outputs.num_classes], tf.float32, ragged_rank=1),
             "confidence": tf.RaggedTensorSpec([None, None], tf.float32, ragged_rank=1),
         }
-        specs = {output: pixel_specs[output] for output in self._graph.outputs}
+        specs = {output: pixel_specs[output] for output in self._outputs.names}
         specs["sizes"] = tf.TensorSpec([2], tf.int32)
         if "labels" in specs:
             specs["mask_png_bytes"] = tf.TensorSpec([], tf.string)
@@ -91,7 +91,7 @@ class ServedSegmenter(tf.Module):
             return served
 
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
-        for output in self._graph.outputs:
+        for output in self._outputs.names:
             served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
         return served
 

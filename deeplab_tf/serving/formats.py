@@ -15,7 +15,7 @@ import tensorflow as tf
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.segmenter import Segmenter
-from deeplab_tf.serving.segmentation import SegmentationGraph
+from deeplab_tf.serving.outputs import Outputs
 
 _OPSET = 17
 
@@ -84,7 +84,7 @@ def _function(segmenter: Segmenter, outputs: Sequence[str], shape: list[int | No
         raise UserError(f"crf: {form} lacks the operations of the dense CRF; export without it and call DenseCRF after")
     if segmenter.tiling is not None:
         raise UserError(f"tile_size: the {form} form segments whole images; export it without tiles")
-    graph = SegmentationGraph(segmenter, outputs, "float32", in_bands=False)
+    graph = Outputs(segmenter, outputs, "float32", in_bands=False)
     return tf.function(graph, input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")])
 
 

@@ -11,6 +11,8 @@ from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
+from deeplab_tf.models import geometry
+from tests.helpers import full_resolution
 
 # No output of `shallow` depends on pixels further away than this (see the test).
 FIELD_OF_VIEW_RADIUS = 40
@@ -41,7 +43,7 @@ def mirroring(multi_scale):
 
 
 def logits(model, image):
-    return model.full_resolution(image[np.newaxis])[0].numpy()
+    return full_resolution(model, image[np.newaxis])[0].numpy()
 
 
 @pytest.mark.parametrize(("height", "width"), [(65, 97), (70, 51)])
@@ -92,7 +94,7 @@ def test_the_field_of_view_of_the_shallow_network(shallow):
 def test_tiles_give_what_the_whole_image_gives(shallow, photograph, height, width):
     image = photograph(height, width)
     tiled = Segmenter(shallow(), tile_size=329, tile_overlap=4 * FIELD_OF_VIEW_RADIUS)
-    assert all(len(tiled.tiling.spans(side)) > 1 for side in image.shape[:2])
+    assert all(len(tiled.tiling.starts(side)) > 1 for side in image.shape[:2])
     result, whole = tiled(image), Segmenter(tiled.model)(image)
     np.testing.assert_allclose(result.probabilities, whole.probabilities, atol=1e-5)
     np.testing.assert_array_equal(result.labels, whole.labels)
@@ -103,55 +105,61 @@ def test_tiles_of_several_scales_give_what_the_whole_image_gives(multi_scale, mi
     """At scale 0.5 the field of view is twice as large in the image. The resize rounds positions, hence 1e-4."""
     whole, image = mirroring if mirror else multi_scale, photograph(100, 1203)
     tiled = Segmenter(whole.model, mirror=mirror, tile_size=673, tile_overlap=8 * FIELD_OF_VIEW_RADIUS)
-    tiled._score = whole._score  # traced already
-    assert len(tiled.tiling.spans(1203)) == 3
+    assert len(tiled.tiling.starts(1203)) == 3
     np.testing.assert_allclose(tiled(image).probabilities, whole(image).probabilities, atol=1e-4)
 
 
 def test_no_seam_where_the_network_sees_further_than_the_overlap(segmenter, photograph):
     """Neighbouring outputs differ no more across the border of two tiles than elsewhere."""
     image = photograph(129, 1200)
-    whole = segmenter._score_maps(image[np.newaxis])[0]
-    tiled = Segmenter(segmenter.model, tile_size=257, tile_overlap=96)._score_maps(image[np.newaxis])[0]
+    whole = segmenter.graph().score_maps(image[np.newaxis])[0, 0]
+    tiled = Segmenter(segmenter.model, tile_size=257, tile_overlap=96).graph().score_maps(image[np.newaxis])[0, 0]
     assert np.abs(tiled - whole).max() > 1e-3  # they do differ
     steps = [np.abs(np.diff(score_map, axis=1)).mean(axis=(0, 2)).max() for score_map in (tiled, whole)]
     assert steps[0] <= 1.1 * steps[1]
 
 
-def test_the_network_never_sees_more_than_a_tile(segmenter, photograph):
-    tiled = Segmenter(segmenter.model, tile_size=129, tile_overlap=32)
-    seen, score = [], tiled._score
-    tiled._score = lambda part: seen.append(part.shape) or score(part)
-    tiled(photograph(300, 500)).labels  # noqa: B018
-    assert len(seen) == 3 * 5 and max(shape[1] for shape in seen) == max(shape[2] for shape in seen) == 129
+def test_the_network_never_sees_more_than_a_tile():
+    seen = []
+
+    def score(part):
+        seen.append(tuple(part.shape))
+        return tf.zeros((1, *(geometry.map_size(geometry.padded_size(side, 8), 8) for side in part.shape[1:3]), 2))
+
+    Tiling(129, 32, 8, (1.0,)).score_map(score, tf.zeros((1, 300, 500, 3), tf.uint8), 2)
+    assert len(seen) == 3 * 5 and {shape[1:3] for shape in seen} == {(a, b) for a in (129, 124) for b in (129, 124)}
 
 
 @pytest.mark.parametrize("length", [1, 100, 257, 258, 449, 450, 1000, 2048])
 def test_tiles_cover_a_side_and_their_weights_add_up_to_1(length):
     tiling = Tiling(257, 64, 8, (1.0,))
+    starts = tiling.starts(length).numpy()
     covered = np.zeros(-(-(length - 1) // 8) + 1)
-    spans = tiling.spans(length)
-    for start, stop in spans:
-        assert start % 8 == 0 and 0 < stop - start <= 257
-        weights = tiling._weights(-(-(stop - start - 1) // 8) + 1, start > 0, stop < length)
+    for i, start in enumerate(starts):
+        stop = min(start + 257, length)
+        assert start % 8 == 0 and stop > start
+        # Every tile is a whole one, but for the last pixels that are not on the grid.
+        assert stop - start > 257 - 8 or len(starts) == 1
+        weights = tiling._weights(tf.constant(starts), i, -(-(stop - start - 1) // 8) + 1)
         covered[start // 8 : start // 8 + len(weights)] += weights
-    assert spans[-1][1] == length
+    assert stop == length and all(np.diff(starts) <= 257 - 1 - 64)
     np.testing.assert_allclose(covered, 1, atol=1e-6)
 
 
 def test_tiles_keep_to_the_grid_that_all_scales_share():
     tiling = Tiling(500, 100, 8, (0.5, 0.75, 1.0))
-    assert (tiling.unit, tiling.size, tiling.overlap) == (32, 513, 128)
+    assert (tiling.grid, tiling.size, tiling.overlap) == (32, 513, 128)
     assert Tiling(500, 100, 8, (1.0,)).size == 505
 
 
 def test_scales_of_the_segmenter_replace_the_models(multi_scale, photograph):
     image = photograph(66, 97)
     other = Segmenter(multi_scale.model, scales=(0.75, 1.25), tile_size=129, tile_overlap=32)
-    assert (other.scales, other.tiling.unit) == ((0.75, 1.25), 32)
+    assert (other.scales, other.tiling.grid) == ((0.75, 1.25), 32)
     expected = multi_scale.model.score_maps(image[np.newaxis], crop=False, scales=(0.75, 1.25))
     assert list(expected) == ["scale_0.75", "scale_1.25", "fused"]
-    np.testing.assert_allclose(Segmenter(other.model, scales=(0.75, 1.25))._score(image[np.newaxis]), expected["fused"])
+    found = Segmenter(other.model, scales=(0.75, 1.25)).graph().score_maps(image[np.newaxis])[:, 0]
+    np.testing.assert_allclose(found, expected["fused"], atol=1e-5 * np.abs(expected["fused"]).max())
     assert multi_scale.scales == multi_scale.model.scales == (0.5, 0.75, 1.0)
     with pytest.raises(UserError, match=r"scales=\(0.0,\): expected one or more positive numbers"):
         Segmenter(multi_scale.model, scales=(0.0,))
@@ -192,6 +200,25 @@ def test_what_cannot_be_is_refused(segmenter):
         Segmenter(segmenter.model, tile_size=200, tile_overlap=100)
     with pytest.raises(UserError, match=r"found float32 \[9, 9, 3\], expected uint8"):
         segmenter(np.zeros((9, 9, 3), np.float32))
+
+
+def test_labels_do_not_fit_more_than_256_classes(network):
+    assert Segmenter(network(num_classes=256)).class_names[-1] == "255"
+    with pytest.raises(UserError, match="num_classes=257: labels are uint8, expected at most 256"):
+        Segmenter(network(num_classes=257))
+
+
+def test_the_weights_are_those_of_the_moment(network, photograph):
+    """As a training's validations need it: the segmenter is made once, and its model is trained on."""
+    model, image = network(), photograph(40, 56)
+    segmenter = Segmenter(model)
+    before = segmenter(image).probabilities
+    for weight in (model.network.get_layer("fc1").kernel, model.network.get_layer("bn4a_branch2b").gamma):
+        weight.assign(weight * 1.5)
+    expected = tf.nn.softmax(logits(model, image))
+    assert np.abs(before - expected).max() > 0.01
+    np.testing.assert_allclose(segmenter(image).probabilities, expected, atol=1e-5)
+    np.testing.assert_array_equal(segmenter(image).probabilities, Segmenter(model)(image).probabilities)
 
 
 def test_probabilities_that_nobody_asks_for_are_not_computed(segmenter, photograph):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from deeplab_tf import DeepLab
-from tests.helpers import REPOSITORY, randomise
+from tests.helpers import REPOSITORY, full_resolution, randomise
 
 _SCRIPT = """
 import sys
 import keras, numpy as np
 from deeplab_tf import DeepLab
+from deeplab_tf.models.folded import FoldedNetwork
+from tests.helpers import full_resolution
 
 folder, backend = sys.argv[1:]
 assert keras.backend.backend() == backend and "tensorflow" not in sys.modules
@@ -24,7 +26,10 @@ arrays = {name: keras.ops.convert_to_numpy(scores) for name, scores in model.sco
 deinterlaced = DeepLab.from_config(model.get_config() | {"atrous": "deinterlace"})
 deinterlaced.set_weights(model.get_weights())
 arrays["deinterlaced"] = keras.ops.convert_to_numpy(deinterlaced(image))
-arrays["full"] = keras.ops.convert_to_numpy(model.full_resolution(image))
+network = FoldedNetwork(model)
+folded = lambda inputs: network(inputs, network.weights())
+arrays["folded"] = keras.ops.convert_to_numpy(model.score_maps(image, network=folded)["fused"])
+arrays["full"] = keras.ops.convert_to_numpy(full_resolution(model, image))
 np.savez(folder + "/scores.npz", **arrays)
 """
 
@@ -43,7 +48,11 @@ def test_another_backend_scores_as_tensorflow_does(backend, backbone, tmp_path):
     subprocess.run([sys.executable, "-c", _SCRIPT, tmp_path, backend], env=environment, cwd=REPOSITORY, check=True)
 
     expected = {name: scores.numpy() for name, scores in model.score_maps(image).items()}
-    expected |= {"deinterlaced": expected["fused"], "full": model.full_resolution(image).numpy()}
+    expected |= {
+        "deinterlaced": expected["fused"],
+        "folded": expected["fused"],
+        "full": full_resolution(model, image).numpy(),
+    }
     scores = np.load(tmp_path / "scores.npz")
     assert set(scores) == set(expected)
     for name, value in expected.items():

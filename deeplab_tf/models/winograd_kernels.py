@@ -19,7 +19,7 @@ from deeplab_tf.compiling import kernel
 
 OUTPUTS = 3  # of a tile, along a side
 INPUTS = 5
-PLACES = INPUTS * INPUTS
+TILE_AREA = INPUTS * INPUTS
 
 # A plain 2 would make a product float64.
 _2, _3, _4 = np.float32(2), np.float32(3), np.float32(4)

@@ -1,0 +1,145 @@
+"""The segmenter as a graph: images in, score maps, then labels, confidence or probabilities of every pixel."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from deeplab_tf.errors import UserError
+from deeplab_tf.inference.tiling import Tiling
+from deeplab_tf.models import DeepLab, geometry
+from deeplab_tf.models.folded import FoldedNetwork, Weights
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+# Rows of an image whose scores exist at the same time, where no more than the highest of each pixel is asked for.
+_BAND = 32
+
+
+class SegmentationGraph:
+    """Scales, mirror, tiles, fusion and interpolation: what evaluation, prediction and the exported model share.
+
+    Args:
+        model: a `DeepLab`.
+        scales: of its input, whose score maps are fused by maximum.
+        mirror: whether the network sees the mirrored image too; the scores of both are averaged at every pixel.
+        tiling: of large images, or None.
+        precision: "float32", "bfloat16" or "float16": the network's present weights become constants of the graph in
+            this precision; processors bring those into their order once. None: the weights are read whenever the graph
+            runs, in the precision of the model, so that a training's validation has those of its step.
+
+    Attributes:
+        channels: C of the score maps.
+
+    Raises:
+        UserError: the precision is not one of these.
+    """
+
+    def __init__(
+        self,
+        model: DeepLab,
+        scales: tuple[float, ...],
+        mirror: bool = False,
+        tiling: Tiling | None = None,
+        precision: str | None = None,
+    ):
+        if precision not in (None, *PRECISIONS):
+            raise UserError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
+        self._model = model
+        self._scales = scales
+        self._mirror = mirror
+        self._tiling = tiling
+        self._precision = precision or model.compute_dtype
+        self._network = FoldedNetwork(model)
+        self.channels = self._network.channels
+        self._constants = self._network.weights(keras.ops.convert_to_numpy) if precision else None
+        # Traced once, for every view and tile.
+        self._score = tf.function(self._score_part, autograph=False)
+
+    def score_maps(self, images: tf.Tensor) -> tf.Tensor:
+        """The fused score maps of every view, to the end of the padding.
+
+        Args:
+            images: uint8 [B, H, W, 3], RGB.
+
+        Returns:
+            float32 [B, V, h, w, C]; V is 2 with the mirror.
+        """
+        weights = {} if self._constants else self._network.weights()  # once, not for every view and tile
+        views = (images, images[:, :, ::-1]) if self._mirror else (images,)
+        return tf.stack([self._view(view, weights) for view in views], axis=1)
+
+    def _view(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
+        if self._tiling is None:
+            return self._score(images, weights)
+        return self._tiling.score_map(lambda part: self._score(part, weights), images, self.channels)
+
+    def _score_part(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
+        """uint8 [B, H, W, 3], whole images or tiles -> float32 [B, h, w, C], to the end of the padding."""
+        weights = self._constants or weights
+        network = lambda inputs: self._network(inputs, weights, self._precision)  # noqa: E731
+        return self._model.score_maps(images, crop=False, network=network, scales=self._scales)["fused"]
+
+    def probabilities(self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """The softmax of the scores at every pixel: float32 [B, height, width, C]."""
+        return tf.nn.softmax(self._scores(score_maps, height, width))
+
+    def labels(self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """The class of the highest score of every pixel: uint8 [B, height, width]."""
+        return self.highest(score_maps, height, width, ["labels"])["labels"]
+
+    def highest(
+        self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor, outputs: Sequence[str], in_bands: bool = True
+    ) -> dict[str, tf.Tensor]:
+        """Labels and confidence of every pixel.
+
+        Args:
+            score_maps: float32 [B, V, h, w, C].
+            height: of the images, pixels.
+            width: likewise.
+            outputs: one or both of "labels" and "confidence".
+            in_bands: whether to go band after band of rows, so that the scores of all pixels never exist.
+
+        Returns:
+            labels: uint8 [B, height, width], the class of the highest score, the first one where scores are equal.
+            confidence: float32 [B, height, width], its probability.
+        """
+        if not in_bands:
+            return self._highest(self._scores(score_maps, height, width), outputs)
+
+        def band(number: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+            top = number * _BAND
+            found = self._highest(self._scores(score_maps, tf.minimum(_BAND, height - top), width, top), outputs)
+            pairs = zip(arrays, found.values(), strict=True)
+            return number + 1, *(array.write(number, tf.transpose(values, [1, 0, 2])) for array, values in pairs)
+
+        bands = (height + _BAND - 1) // _BAND
+        types = {"labels": tf.uint8, "confidence": tf.float32}
+        arrays = [tf.TensorArray(types[output], bands, infer_shape=False) for output in outputs]
+        _, *arrays = tf.while_loop(lambda number, *_: number < bands, band, (0, *arrays), parallel_iterations=1)
+        return {
+            output: tf.ensure_shape(tf.transpose(array.concat(), [1, 0, 2]), [None, None, None])
+            for output, array in zip(outputs, arrays, strict=True)
+        }
+
+    def _highest(self, scores: tf.Tensor, outputs: Sequence[str]) -> dict[str, tf.Tensor]:
+        compute = {
+            "labels": lambda: most_probable(scores),
+            "confidence": lambda: tf.exp(tf.reduce_max(scores, axis=-1) - tf.reduce_logsumexp(scores, axis=-1)),
+        }
+        return {output: compute[output]() for output in outputs}
+
+    def _scores(
+        self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor, top: tf.Tensor | int = 0
+    ) -> tf.Tensor:
+        """The scores of `height` pixel rows from `top` on, float32 [B, height, width, C]: the mean over the views."""
+        views = [
+            geometry.upsample_score_map(score_maps[:, view], height, width, self._model.output_stride, top)
+            for view in range(1 + self._mirror)
+        ]
+        return 0.5 * (views[0] + views[1][:, :, ::-1]) if self._mirror else views[0]
+
+
+def most_probable(scores: tf.Tensor) -> tf.Tensor:
+    """The class of the highest score of every pixel, the first one where scores are equal: uint8."""
+    return tf.cast(tf.argmax(scores, axis=-1, output_type=tf.int32), tf.uint8)

@@ -1,0 +1,129 @@
+"""A DeepLab's network for inference: the same function of the same weights, in fewer operations.
+
+Batch norm becomes a part of the convolution before it, ASPP's classifiers become one matrix product whose results are
+shifted and added, and dropout is gone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from deeplab_tf.models.atrous import AtrousConv2D, atrous_convolution, sum_of_classifiers
+
+# Kernel and bias of each convolution, by the name of its layer.
+Weights = Mapping[str, tuple[Any, Any]]
+
+
+class FoldedNetwork:
+    """The dense network of a DeepLab, with batch norm folded into the convolutions.
+
+    Args:
+        model: a `DeepLab`.
+
+    Attributes:
+        channels: of the score maps.
+
+    Example:
+        >>> network = FoldedNetwork(model)
+        >>> network(preprocessed_images, network.weights())
+    """
+
+    def __init__(self, model):
+        self._network = model.network
+        self.channels = model.network.output.shape[-1]
+        self._norms = {}
+        for layer in self._network.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                self._norms[id(layer.input)] = layer
+        self._convolutions = [layer for layer in self._network.layers if _is_convolution(layer)]
+        classifiers = [layer for layer in self._network.layers if layer.name in model.classifier_layers]
+        shared = len(classifiers) > 1 and all(layer.input is classifiers[0].input for layer in classifiers)
+        self._summed = classifiers if shared else []
+
+    def weights(self, value: Callable[[keras.Variable], Any] | None = None) -> Weights:
+        """The kernels and biases with batch norm in them, from the present values of the model's variables.
+
+        Args:
+            value: gives the value of a variable. None: a tensor, in a graph whatever the variable holds when the
+                graph is run. `keras.ops.convert_to_numpy` gives arrays, which graphs have as constants.
+        """
+        value = value or _tensor
+        return {layer.name: self._fold(layer, value) for layer in self._convolutions}
+
+    def _fold(self, layer: layers.Layer, value: Callable[[keras.Variable], Any]) -> tuple[Any, Any]:
+        kernel = value(layer.kernel)
+        bias = value(layer.bias) if layer.use_bias else 0.0
+        norm = self._norms.get(id(layer.output))
+        if norm is None:
+            return kernel, bias
+        scale = value(norm.gamma) * (value(norm.moving_variance) + norm.epsilon) ** -0.5
+        of_kernel = scale[:, None] if isinstance(layer, layers.DepthwiseConv2D) else scale
+        return kernel * of_kernel, (bias - value(norm.moving_mean)) * scale + value(norm.beta)
+
+    def __call__(self, images, weights: Weights, precision: str = "float32"):
+        """Scores preprocessed images.
+
+        Args:
+            images: float32 [B, H, W, 3].
+            weights: as `weights()` returns them.
+            precision: of kernels and feature maps; scores are summed in float32.
+
+        Returns:
+            score maps, float32 [B, h, w, C].
+        """
+        network = self._network
+        values = {id(network.input): ops.cast(images, precision)}
+        for layer in network.layers[1:]:
+            if layer in self._summed:
+                continue
+            if layer is network.layers[-1] and self._summed:
+                return self._sum_of_classifiers(values[id(self._summed[0].input)], weights)
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            inputs = [values[id(tensor)] for tensor in inputs]
+            if layer is network.layers[-1]:
+                inputs = [ops.cast(tensor, "float32") for tensor in inputs]
+            values[id(layer.output)] = self._apply(layer, inputs, weights)
+        return values[id(network.output)]
+
+    def _sum_of_classifiers(self, features, weights: Weights):
+        kernels = [ops.cast(weights[layer.name][0], features.dtype) for layer in self._summed]
+        rates = [layer.rate for layer in self._summed]
+        scores = sum_of_classifiers(features, list(zip(kernels, rates, strict=True)))
+        return scores + sum(weights[layer.name][1] for layer in self._summed)
+
+    def _apply(self, layer: layers.Layer, inputs: list, weights: Weights):
+        """The output of one layer; batch norm is in the convolution before it."""
+        (x, *others) = inputs
+        if _is_convolution(layer):
+            kernel, bias = (ops.cast(weight, x.dtype) for weight in weights[layer.name])
+            return layer.activation(_add_bias(_convolve(layer, x, kernel), bias))
+        if isinstance(layer, layers.Dropout) or layer is self._norms.get(id(layer.input)):
+            return x
+        # Not `layer(x)`, which would cast the map to the precision that the model has.
+        return layer.call([x, *others] if others else x)
+
+
+def _tensor(variable: keras.Variable):
+    return ops.cast(variable, "float32")  # `convert_to_tensor` leaves TensorFlow's variables as they are
+
+
+def _is_convolution(layer: layers.Layer) -> bool:
+    return isinstance(layer, (AtrousConv2D, layers.DepthwiseConv2D))
+
+
+def _convolve(layer: layers.Layer, x, kernel):
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return ops.depthwise_conv(x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate)
+    # Winograd's algorithm is for training: it wants sizes that the graph knows.
+    implementation = "dilation" if layer.implementation == "winograd" else layer.implementation
+    return atrous_convolution(x, kernel, layer.rate, layer.strides[0], implementation, gradients=False)
+
+
+def _add_bias(x, bias):
+    if keras.backend.backend() == "tensorflow" and bias.shape.rank:
+        import tensorflow as tf
+
+        return tf.nn.bias_add(x, bias)  # which TensorFlow merges with the convolution before it
+    return x + bias
