@@ -11,10 +11,8 @@ import argparse
 import collections
 import contextlib
 import time
-from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 
 from deeplab_tf import Segmenter, data
@@ -54,17 +52,6 @@ def one_after_another(segmenter: Segmenter, examples: list[dict], seconds: dict[
     return confusions[len(stages) - 1].counts
 
 
-def whole_graph(segmenter: Segmenter) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Labels and probabilities of every pixel in one TensorFlow graph, as an exported model computes them."""
-
-    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)])
-    def graph(images):
-        logits = segmenter.model.full_resolution(images)
-        return tf.cast(tf.argmax(logits, -1, output_type=tf.int32), tf.uint8)[0], tf.nn.softmax(logits)[0]
-
-    return lambda image: [tensor.numpy() for tensor in graph(image[np.newaxis])]
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,10 +67,9 @@ def main() -> None:
     directory = data.prepared_directory(segmenter.info.name, arguments.data_dir)
     pipeline = data.evaluation_pipeline(directory, arguments.split, limit=arguments.images)
     examples = list(pipeline.as_numpy_iterator())
-    graph = whole_graph(segmenter)
 
     parts = collections.defaultdict(float)
-    rounds = {"one after another": [], "overlapped": [], "graph": []}
+    rounds = {"one after another": [], "overlapped": []}
     for turn in tqdm.tqdm(range(arguments.rounds + 1), "round", leave=False):  # the first one warms up
         parts.clear()
         started = time.perf_counter()
@@ -91,21 +77,16 @@ def main() -> None:
         between = time.perf_counter()
         evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS)
         end = time.perf_counter()
-        for example in examples:
-            graph(example["image"])
         np.testing.assert_array_equal(evaluation.final.counts, expected)
         if turn:
             rounds["one after another"].append(between - started)
             rounds["overlapped"].append(end - between)
-            rounds["graph"].append(time.perf_counter() - end)
 
     count = len(examples)
     print(f"{count} images of {segmenter.info.name}, {segmenter.model.backbone}, medians of {arguments.rounds} rounds")
     print("one after another, last round, ms per image:")
     for part, seconds in parts.items():
         print(f"  {part:<18}{1000 * seconds / count:8.1f}")
-    in_graph = 1000 * np.median(rounds["graph"]) / count
-    print(f"  network, labels and probabilities in one TensorFlow graph: {in_graph:.1f}")
     for side in ("one after another", "overlapped"):
         print(f"{side:<20}{count / np.median(rounds[side]):6.2f} images per second")
     ratios = np.divide(rounds["one after another"], rounds["overlapped"])

@@ -70,6 +70,7 @@ def unfolded(model, scales: tuple[float, ...], precision: str):
     import tensorflow as tf
 
     from deeplab_tf import DeepLab
+    from deeplab_tf.models import geometry
 
     dtype = "mixed_bfloat16" if precision == "bfloat16" else precision
     scaled = DeepLab.from_config(model.get_config() | {"scales": scales, "dtype": dtype})
@@ -77,7 +78,9 @@ def unfolded(model, scales: tuple[float, ...], precision: str):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def segment(images):
-        return tf.cast(tf.argmax(scaled.full_resolution(images), axis=-1), tf.uint8)
+        fused = scaled.score_maps(images, crop=False)["fused"]
+        scores = geometry.upsample_score_map(fused, *tf.unstack(tf.shape(images)[1:3]), scaled.output_stride)
+        return tf.cast(tf.argmax(scores, axis=-1), tf.uint8)
 
     return lambda images: segment(images).numpy()
 

@@ -2,6 +2,7 @@
 
 python benchmarks/train_step.py                  ResNet-101 ASPP-L, crop 321, one scale
 python benchmarks/train_step.py --multi_scale    inputs at 0.5, 0.75 and 1
+python benchmarks/train_step.py --backbone=vgg16 --head=large_fov                 ours alone, with the ways of --atrous
 
 Both sides: forward, the losses of all score maps, backward, one SGD update with momentum and weight decay, batch norm
 frozen. PyTorch runs in its default layout and in channels_last, and the faster one counts. A large matrix product, in
@@ -20,6 +21,9 @@ import numpy as np
 from absl import app, flags
 
 _MULTI_SCALE = flags.DEFINE_bool("multi_scale", False, "Inputs at 0.5, 0.75 and 1 instead of 1.")
+_BACKBONE = flags.DEFINE_string("backbone", "resnet101", "Of our network; PyTorch's is a ResNet-101.")
+_HEAD = flags.DEFINE_string("head", "aspp_l", "Of our network; PyTorch's is ASPP-L.")
+_ATROUS = flags.DEFINE_list("atrous", ["dilation", "winograd"], "Implementations of atrous convolution on our side.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images in the batch.", lower_bound=1)
 _CROP = flags.DEFINE_integer("crop", 321, "Height and width of the crop, pixels.", lower_bound=9)
 _STEPS = flags.DEFINE_integer("steps", 5, "Timed steps of each side.", lower_bound=1)
@@ -31,7 +35,7 @@ RATES = (6, 12, 18, 24)
 RESIDUAL = 0.1
 
 
-def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
+def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...], atrous: str):
     """One step of `DeepLabTrainer` as a function without arguments."""
     import tensorflow as tf
 
@@ -39,7 +43,7 @@ def ours(images: np.ndarray, labels: np.ndarray, scales: tuple[float, ...]):
     from deeplab_tf import DeepLab, training
     from deeplab_tf.training.loop import DeepLabTrainer
 
-    model = DeepLab("resnet101", "aspp_l", num_classes=CLASSES, scales=scales)
+    model = DeepLab(_BACKBONE.value, _HEAD.value, num_classes=CLASSES, scales=scales, atrous=atrous)
     for weight in model.network.weights:
         if "branch2c" in weight.path and weight.path.endswith("gamma"):
             weight.assign(weight * RESIDUAL)
@@ -149,11 +153,10 @@ def main(_) -> None:
     images = rng.integers(0, 256, (_BATCH.value, _CROP.value, _CROP.value, 3)).astype(np.uint8)
     labels = rng.choice([*range(CLASSES), 255], (_BATCH.value, _CROP.value, _CROP.value)).astype(np.uint8)
     scales = (0.5, 0.75, 1.0) if _MULTI_SCALE.value else (1.0,)
-    sides = {
-        "deeplab_tf": ours(images, labels, scales),
-        "PyTorch": pytorchs(images, labels, scales, channels_last=False),
-        "PyTorch, channels_last": pytorchs(images, labels, scales, channels_last=True),
-    }
+    sides = {f"deeplab_tf, {atrous}": ours(images, labels, scales, atrous) for atrous in _ATROUS.value}
+    if (_BACKBONE.value, _HEAD.value) == ("resnet101", "aspp_l"):
+        sides["PyTorch"] = pytorchs(images, labels, scales, channels_last=False)
+        sides["PyTorch, channels_last"] = pytorchs(images, labels, scales, channels_last=True)
     ceiling = matrix_product()
     rates, seconds = [], {name: [] for name in sides}
     for repeat in range(_STEPS.value + 1):
@@ -165,13 +168,18 @@ def main(_) -> None:
         started = time.perf_counter()
         ceiling()
         rates.append(2 * 2048**3 / 1e9 / (time.perf_counter() - started))
-    print(f"ResNet-101 aspp_l, scales {scales}, batch {_BATCH.value}, crop {_CROP.value}, {_THREADS.value} threads")
+    settings = f"batch {_BATCH.value}, crop {_CROP.value}, {_THREADS.value} threads"
+    print(f"{_BACKBONE.value} {_HEAD.value}, scales {scales}, {settings}")
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
     for name, values in seconds.items():
         print(f"{name:<24} median {medians[name]:.2f} s per step ({min(values):.2f} to {max(values):.2f})")
     print(f"{'matrix product':<24} median {np.median(rates):.0f} GFLOP/s")
-    fastest = min(value for name, value in medians.items() if name != "deeplab_tf")
-    print(f"ratio, PyTorch's faster layout over deeplab_tf: {fastest / medians['deeplab_tf']:.2f}")
+    first, *others = (name for name in sides if name.startswith("deeplab_tf"))
+    for name in others:
+        print(f"ratio, {first} over {name}: {medians[first] / medians[name]:.2f}")
+    theirs = [value for name, value in medians.items() if name.startswith("PyTorch")]
+    if theirs:
+        print(f"ratio, PyTorch's faster layout over {first}: {min(theirs) / medians[first]:.2f}")
 
 
 if __name__ == "__main__":

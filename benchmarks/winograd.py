@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from deeplab_tf.models import winograd
 from deeplab_tf.models.atrous import deinterlaced_convolution
-from deeplab_tf.training import winograd
 
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Timed calls of each side.", lower_bound=1)
 
@@ -70,7 +70,7 @@ def main(_) -> None:
     for name, (side, channels, rate) in SHAPES.items():
         sides = {
             "tensorflow": lambda x, w, rate=rate: tf.nn.conv2d(x, w, 1, "SAME", dilations=rate),
-            "winograd": lambda x, w, rate=rate: winograd.convolution(x, winograd.transformed_kernel(w), rate),
+            "winograd": lambda x, w, rate=rate: winograd.convolution(x, w, rate),
         }
         sides = {side: with_gradients(convolution) for side, convolution in sides.items()}
         x, dy = (tf.constant(rng.normal(size=(1, side, side, channels)).astype(np.float32)) for _ in range(2))
