@@ -1,10 +1,10 @@
 """Large images in overlapping tiles, blended on the grid of the score map.
 
 Tiles start on the grid that the outputs of every scale share, so that a tile's outputs sit on those of the whole image
-and are the same numbers wherever the tile holds all that the network sees. An overlap has three parts: a quarter at
-each side, where the tile that ends there counts nothing, and the half between, where one tile fades into the other. So
-the result is that of the whole image when the network sees no further than a quarter of the overlap, and has no seam
-when it does.
+and are the same numbers wherever the tile holds all that the network sees. An overlap has three parts: at least a
+quarter at each side, where the tile that ends there counts nothing, and the middle, where one tile fades into the
+other. So the result is that of the whole image when the network sees no further than a quarter of the overlap, and has
+no seam when it does.
 """
 
 import math
@@ -123,6 +123,11 @@ class Tiling:
         return tf.where(first, 1.0, rising) * tf.where(last, 1.0, falling)
 
     def _ramp(self, places: tf.Tensor, overlap: tf.Tensor) -> tf.Tensor:
-        """From 0 to 1 over an overlap in pixels, at outputs that are numbered from its beginning."""
-        overlap = tf.cast(tf.maximum(overlap, 1) // self.output_stride, tf.float32)
-        return tf.clip_by_value(2 * tf.cast(places, tf.float32) / overlap - 0.5, 0, 1)
+        """From 0 to 1 around the middle of an overlap in pixels, at outputs that are numbered from its beginning.
+
+        Where tiles overlap by more than they have to, they still fade within half of the least overlap: so no more than
+        two tiles count anywhere.
+        """
+        middle = tf.cast(overlap, tf.float32) / (2 * self.output_stride)
+        width = self.overlap / (2 * self.output_stride)
+        return tf.clip_by_value((tf.cast(places, tf.float32) - middle) / width + 0.5, 0, 1)

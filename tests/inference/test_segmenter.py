@@ -130,9 +130,10 @@ def test_the_network_never_sees_more_than_a_tile():
     assert len(seen) == 3 * 5 and {shape[1:3] for shape in seen} == {(a, b) for a in (129, 124) for b in (129, 124)}
 
 
-@pytest.mark.parametrize("length", [1, 100, 257, 258, 449, 450, 1000, 2048])
-def test_tiles_cover_a_side_and_their_weights_add_up_to_1(length):
-    tiling = Tiling(257, 64, 8, (1.0,))
+@pytest.mark.parametrize("overlap", [64, 120])
+@pytest.mark.parametrize("length", [1, 100, 257, 258, 395, 449, 450, 1000, 2048])
+def test_tiles_cover_a_side_and_their_weights_add_up_to_1(length, overlap):
+    tiling = Tiling(257, overlap, 8, (1.0,))
     starts = tiling.starts(length).numpy()
     covered = np.zeros(-(-(length - 1) // 8) + 1)
     for i, start in enumerate(starts):
@@ -142,7 +143,7 @@ def test_tiles_cover_a_side_and_their_weights_add_up_to_1(length):
         assert stop - start > 257 - 8 or len(starts) == 1
         weights = tiling._weights(tf.constant(starts), i, -(-(stop - start - 1) // 8) + 1)
         covered[start // 8 : start // 8 + len(weights)] += weights
-    assert stop == length and all(np.diff(starts) <= 257 - 1 - 64)
+    assert stop == length and all(np.diff(starts) <= 257 - 1 - overlap)
     np.testing.assert_allclose(covered, 1, atol=1e-6)
 
 
