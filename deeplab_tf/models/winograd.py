@@ -38,27 +38,33 @@ def pays(inputs, filters: int, rate: int) -> bool:
     Raises:
         UserError: the map is none that `convolution` takes.
     """
-    _check(inputs)
+    check_devices()
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if dtype != "float32":
+        _refuse(f"maps of {dtype}, expected float32")
+    if None in inputs.shape[1:]:
+        _refuse(f"a map of {tuple(inputs.shape)}, expected a height and a width that the graph knows, as of crops")
     ratio = saving(inputs.shape, rate)
     multiplications = 9.0 * (inputs.shape[0] or 1) * np.prod(inputs.shape[1:]) * filters
     return ratio >= _LEAST_RATIO and multiplications * (1 - 1 / ratio) >= _LEAST_SAVED
 
 
-def _check(inputs) -> None:
-    found = None
-    if keras.backend.backend() != "tensorflow":
-        found = f"Keras' backend {keras.backend.backend()}, expected tensorflow"
-    elif keras.backend.standardize_dtype(inputs.dtype) != "float32":
-        found = f"maps of {keras.backend.standardize_dtype(inputs.dtype)}, expected float32"
-    elif None in inputs.shape[1:]:
-        found = f"a map of {tuple(inputs.shape)}, expected a height and a width that the graph knows, as of crops"
-    else:
-        import tensorflow as tf
+def check_devices() -> None:
+    """Refuses to go on where the convolutions could not be computed.
 
-        if tf.config.list_logical_devices("GPU"):
-            found = "a GPU, expected CPUs alone"
-    if found:
-        raise UserError(f"atrous='winograd': found {found}; use 'dilation' here")
+    Raises:
+        UserError: Keras' backend is another one than TensorFlow, or there is a GPU.
+    """
+    if keras.backend.backend() != "tensorflow":
+        _refuse(f"Keras' backend {keras.backend.backend()}, expected tensorflow")
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        _refuse("a GPU, expected CPUs alone")
+
+
+def _refuse(found: str) -> None:
+    raise UserError(f"atrous='winograd': found {found}; use 'dilation' here")
 
 
 def convolution(inputs, kernel, rate: int):

@@ -17,7 +17,7 @@ from deeplab_tf.data import catalogue, pipeline
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.validation import make_validate
 from deeplab_tf.inference import Segmenter
-from deeplab_tf.models import DeepLab
+from deeplab_tf.models import DeepLab, winograd
 from deeplab_tf.training import loop
 from deeplab_tf.training.checkpoints import Checkpoints
 from deeplab_tf.training.class_weights import balanced_class_weights, read_class_weights
@@ -160,6 +160,8 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
         model = DeepLab(num_classes=num_classes, dtype=recipe.precision, **options)
         if recipe.initial_weights:
             report = weights.load(model, recipe.initial_weights, seed=recipe.seed)
+    if model.atrous == "winograd":
+        winograd.check_devices()
     frozen = weights.freeze(model, recipe.freeze)
     if chief and report:
         print(report)

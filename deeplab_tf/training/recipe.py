@@ -258,6 +258,8 @@ class Recipe:
             self.batch_size,
             f"a multiple of --accumulation_steps={self.accumulation_steps}",
         )
+        computes = self.atrous != "winograd" or self.precision == "float32"
+        _require(computes, "atrous", self.atrous, f"dilation with --precision={self.precision}")
         if self.profile_steps is not None:
             in_order = len(self.profile_steps) == 2 and self.profile_steps[0] <= self.profile_steps[1]
             _require(in_order, "profile_steps", self.profile_steps, "the first and the last update, such as 20,30")

@@ -15,6 +15,7 @@ import tensorflow as tf
 from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import atrous, winograd
+from deeplab_tf.training import Recipe
 from tests.helpers import REPOSITORY
 
 
@@ -100,7 +101,7 @@ def test_memory_is_given_back_after_the_step(monkeypatch):
     first = len(alive) // 3
     step(x).numpy()
     gc.collect()
-    assert first >= 10 and not [reference for reference in alive[: 3 * first] if reference() is not None]
+    assert first >= 6 and not [reference for reference in alive[: 3 * first] if reference() is not None]
 
 
 def test_saving():
@@ -129,10 +130,12 @@ def test_the_layer_uses_it_where_it_pays_and_gives_the_same(monkeypatch):
 def test_what_it_is_not_for_is_refused():
     layer = atrous.AtrousConv2D(8, 3, implementation="winograd")
     with pytest.raises(UserError, match=r"winograd'.*\(None, None, None, 8\), expected a height and a width"):
-        tf.function(layer).get_concrete_function(tf.TensorSpec([None, None, None, 8]))
+        tf.function(layer, autograph=False).get_concrete_function(tf.TensorSpec([None, None, None, 8]))
     half = atrous.AtrousConv2D(8, 3, implementation="winograd", dtype="mixed_bfloat16")
     with pytest.raises(UserError, match="maps of bfloat16, expected float32"):
         half(tf.zeros((1, 9, 9, 8)))
+    with pytest.raises(UserError, match="--atrous=winograd: expected dilation with --precision=mixed_bfloat16"):
+        Recipe(atrous="winograd", precision="mixed_bfloat16")
     segmenter = Segmenter(DeepLab("resnet_tiny", "linear", num_classes=3, scales=(1.0,), atrous="winograd"))
     assert segmenter(np.zeros((40, 50, 3), np.uint8)).labels.shape == (40, 50)  # any size: inference has its own way
 
