@@ -111,6 +111,7 @@ def _build(
     except OSError as error:
         raise UserError(f"--data_dir={data_dir}: cannot be written ({error.strerror})") from error
     try:
+        logging.set_verbosity(logging.ERROR)  # tensorflow-datasets' own words
         builder = builder_class(
             data_dir=str(staging),
             config=builder_class.config_named(config),
@@ -120,7 +121,6 @@ def _build(
             provenance=_provenance(raw_dir, options),
             on_beam=beam_options is not None,
         )
-        logging.set_verbosity(logging.ERROR)
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
         settings = tfds.download.DownloadConfig(beam_options=beam_options)
         builder.download_and_prepare(download_dir=str(staging / "downloads"), download_config=settings)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ from deeplab_tf.data.builder import Example
 from deeplab_tf.data.masks import Mask, read_mask
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import SUFFIXES
+
+# Endings that labelling tools give the names of masks.
+_ENDING = re.compile(r"[_-](mask|label|seg|segmentation|annotation|gt)s?$", re.IGNORECASE)
 
 
 class RawFile(Protocol):
@@ -70,12 +74,15 @@ def pair_files(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -
         UserError: a folder is missing or empty, or a name occurs twice.
     """
     images, masks = images_in(image_dir), images_in(mask_dir)
+    near = {_ENDING.sub("", name): path for name, path in masks.items() if _ENDING.search(name)}
     pairs = {}
     for name in sorted({*images, *masks}):
         problem, present = "", images.get(name) or masks[name]
         for files, folder, role in ((masks, mask_dir, "mask"), (images, image_dir, "image")):
             if name not in files:
                 problem = f"{present}: its {role} is missing; expected {folder / name} with the suffix of an image file"
+                if role == "mask" and name in near:
+                    problem += f", found {near[name].name}: call masks as their images"
         image = images.get(name, present)
         pairs[name] = FilePair(
             image.relative_to(image_dir if name in images else mask_dir).as_posix(),
@@ -126,9 +133,11 @@ def required_folder(raw_dir: str | os.PathLike | None, name: str, expected: Sequ
     folder = pathlib.Path(raw_dir)
     for path in expected:
         if not (folder / path).exists():
+            others = folder.iterdir() if folder.is_dir() else ()
+            near = next((f" (found {other.name})" for other in others if other.name.lower() == path.lower()), "")
             raise UserError(
-                f"--raw_dir={folder}: has no {path}; dataset {name!r} expects {', '.join(expected)} in it (datasets/"
-                f"{name.split('/')[0]}/README.md)"
+                f"--raw_dir={folder}: has no {path}{near}; dataset {name!r} expects {', '.join(expected)} in it "
+                f"(datasets/{name.split('/')[0]}/README.md)"
             )
     return folder
 
