@@ -23,8 +23,14 @@ import PIL.Image
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.parallel import available_cores
 
-# (width, height), classes: a VOC image and a Cityscapes frame.
-SIZES = {"voc": ((500, 375), 21), "cityscapes": ((2048, 1024), 19)}
+# (width, height), classes: images of VOC, COCO and COCO-Stuff, and a Cityscapes frame; a volume (width, height, depth).
+SIZES = {
+    "voc": ((500, 375), 21),
+    "coco": ((640, 480), 81),
+    "coco_stuff": ((640, 480), 171),
+    "cityscapes": ((2048, 1024), 19),
+    "volume": ((128, 128, 64), 2),
+}
 
 
 def degraded(labels: np.ndarray, classes: int, confidence: float = 5.0, seed: int = 0) -> np.ndarray:
@@ -51,13 +57,27 @@ def load(image_path: pathlib.Path, label_dir: pathlib.Path, size: tuple[int, int
     return np.asarray(image), degraded(labels, classes)
 
 
+def load_volume(image_path: pathlib.Path, label_dir: pathlib.Path, size: tuple[int, int, int], ignore: int):
+    """A grey volume uint8 [D, H, W] and probabilities of two classes: a window that wanders over a photograph."""
+    width, height, depth = size
+    image, _ = load(image_path, label_dir, (width + 2 * depth, height + depth), 2, ignore)
+    labels = PIL.Image.open(label_dir / image_path.name).resize((width + 2 * depth, height + depth), PIL.Image.NEAREST)
+    labels = (np.array(labels) < 2).astype(np.uint8)
+    windows = [np.s_[z : z + height, 2 * z : 2 * z + width] for z in range(depth)]
+    grey = np.stack([image[window].mean(-1).astype(np.uint8) for window in windows])
+    return grey, np.stack([degraded(labels[window], 2, seed=z) for z, window in enumerate(windows)])
+
+
 def compare(name: str, images: list, repeats: int) -> None:
     """Runs all the ways in turns and prints one line for each."""
     cores = available_cores()
-    ways = {"pydensecrf": DenseCRF(backend="pydensecrf")}
+    widths = {"bilateral_spatial_std": 20, "bilateral_color_std": 10, "spatial_std": 2} if name == "volume" else {}
+    ways = {"pydensecrf": DenseCRF(**widths, backend="pydensecrf")}
     for threads in sorted({1, cores}):
-        ways[f"numba, {threads} core{'s' * (threads > 1)}, all"] = DenseCRF(threads=threads, class_threshold=0)
-        ways[f"numba, {threads} core{'s' * (threads > 1)}, believed"] = DenseCRF(threads=threads)
+        ways[f"numba, {threads} core{'s' * (threads > 1)}, all"] = DenseCRF(
+            **widths, threads=threads, class_threshold=0
+        )
+        ways[f"numba, {threads} core{'s' * (threads > 1)}, believed"] = DenseCRF(**widths, threads=threads)
     seconds = {way: [] for way in ways}
     marginals = {}
     for way, crf in ways.items():  # the compilation, or its loading from the disk
@@ -121,8 +141,11 @@ def main() -> None:
     paths = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
     for name in arguments.sizes:
         size, classes = SIZES[name]
-        images = [load(path, arguments.labels, size, classes, arguments.ignore) for path in paths]
-        print(f"{name}: {len(images)} photographs of {size[0]}x{size[1]}, {classes} classes, 10 iterations")
+        if name == "volume":
+            images = [load_volume(path, arguments.labels, size, arguments.ignore) for path in paths]
+        else:
+            images = [load(path, arguments.labels, size, classes, arguments.ignore) for path in paths]
+        print(f"{name}: {len(images)} of {'x'.join(map(str, size))}, {classes} classes, 10 iterations")
         compare(name, images, arguments.repeats)
         for backend in ("pydensecrf", "numba"):
             print(f"{name}: {backend}: a call takes {peak_memory(backend, *images[0]):.0f} MB at its peak", flush=True)

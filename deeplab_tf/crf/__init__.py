@@ -1,7 +1,8 @@
 """The fully connected CRF as a library of its own; importable without TensorFlow."""
 
 from deeplab_tf.crf.dense_crf import DenseCRF, Iteration
+from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.crf.search_result import SearchResult
 from deeplab_tf.crf.searching import search
 
-__all__ = ["DenseCRF", "Iteration", "SearchResult", "search"]
+__all__ = ["DenseCRF", "Iteration", "SearchResult", "label_probabilities", "search"]

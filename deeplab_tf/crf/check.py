@@ -1,4 +1,6 @@
-"""What an image and its probabilities must look like before they reach the CRF."""
+"""What a guide and its probabilities must look like before they reach the CRF."""
+
+import warnings
 
 import numpy as np
 
@@ -30,51 +32,74 @@ def _survey(probabilities, peaks):
     return lowest, farthest
 
 
-def check_image(image: np.ndarray) -> np.ndarray:
-    """Returns `image` if it is uint8 [H, W, 3] with at least one pixel, C-contiguous.
+def check_guide(image: np.ndarray, shape: tuple[int, ...], color_stds: float | tuple[float, ...]) -> np.ndarray:
+    """Returns the guide of a CRF as numbers [*shape, channels], C-contiguous.
+
+    Args:
+        image: uint8, other integers or floating point; [*shape] or [*shape, channels].
+        shape: of the pixels: (H, W), or (D, H, W) of a volume.
+        color_stds: of the bilateral kernel, for all channels or one for each.
 
     Raises:
         UserError: if it is anything else.
     """
     image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(f"dense CRF: the image has shape {image.shape}, expected (height, width, 3): RGB")
+    size = ", ".join(map(str, shape))
+    if image.ndim not in (len(shape), len(shape) + 1) or image.shape[: len(shape)] != tuple(shape):
+        raise UserError(
+            f"dense CRF: the image has shape {image.shape}, the probabilities are for ({size}): expected ({size}) or "
+            f"({size}, channels)"
+        )
     if image.size == 0:
         raise UserError(f"dense CRF: the image is empty: its shape is {image.shape}")
-    if image.dtype != np.uint8:
-        raise UserError(f"dense CRF: the image has dtype {image.dtype}, expected uint8 values from 0 to 255")
-    return np.ascontiguousarray(image)
+    if not np.issubdtype(image.dtype, np.integer) and not np.issubdtype(image.dtype, np.floating):
+        raise UserError(f"dense CRF: the image has dtype {image.dtype}, expected integers or floating point")
+    image = np.ascontiguousarray(image.reshape(*shape, -1))
+    if isinstance(color_stds, tuple) and len(color_stds) != image.shape[-1]:
+        raise UserError(
+            f"dense CRF: bilateral_color_std has {len(color_stds)} values, the image {image.shape[-1]} channels"
+        )
+    if np.issubdtype(image.dtype, np.floating):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is reported
+            image = image.astype(np.float32, copy=False)
+        if not np.isfinite(image).all():
+            raise UserError("dense CRF: the image contains values that are not finite (NaN or infinity)")
+        if 0 < np.ptp(image) <= 1 <= np.min(color_stds):
+            warnings.warn(
+                f"dense CRF: the values of the image span {np.ptp(image):.3g}, bilateral_color_std is {color_stds}: "
+                "the image makes next to no difference; bilateral_color_std is in the units of the image",
+                stacklevel=4,
+            )
+    return image
 
 
-def check_probabilities(probabilities: np.ndarray, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Checks that `probabilities` are distributions over classes for the pixels of an image.
+def check_probabilities(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Checks that `probabilities` are distributions over classes.
 
     Args:
-        probabilities: floating point [H, W, C].
-        image_shape: the shape of the image, (H, W, 3).
+        probabilities: floating point [H, W, C], or [D, H, W, C] of a volume.
 
     Returns:
-        the probabilities as C-contiguous float32 [H, W, C], and the largest probability of every class, float32 [C].
+        the probabilities as C-contiguous float32, and the largest probability of every class, float32 [C].
 
     Raises:
         UserError: for another shape or dtype, values that are not finite or negative, sums that are not one.
     """
     probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 3 or probabilities.shape[:2] != image_shape[:2]:
+    if probabilities.ndim not in (3, 4):
         raise UserError(
-            f"dense CRF: the probabilities have shape {probabilities.shape}, the image {image_shape}: expected "
-            f"({image_shape[0]}, {image_shape[1]}, classes)"
+            f"dense CRF: the probabilities have shape {probabilities.shape}, expected (height, width, classes), or "
+            "(depth, height, width, classes) of a volume"
         )
-    if probabilities.shape[2] == 0:
+    if probabilities.shape[-1] == 0:
         raise UserError("dense CRF: the probabilities have no classes: their last dimension is 0")
+    if probabilities.size == 0:
+        raise UserError(f"dense CRF: the image is empty: the probabilities have shape {probabilities.shape}")
     if not np.issubdtype(probabilities.dtype, np.floating):
-        raise UserError(
-            f"dense CRF: the probabilities have dtype {probabilities.dtype}, expected floating point "
-            "(tools/refine.py accepts label maps)"
-        )
+        raise UserError(f"dense CRF: the probabilities have dtype {probabilities.dtype}, expected floating point")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is reported below
         probabilities = np.ascontiguousarray(probabilities, np.float32)
-    classes = probabilities.shape[2]
+    classes = probabilities.shape[-1]
     peaks = np.empty(classes, np.float32)
     lowest, farthest = _survey(probabilities.reshape(-1, classes), peaks)
     if not np.isfinite(farthest):
@@ -90,7 +115,7 @@ def check_probabilities(probabilities: np.ndarray, image_shape: tuple[int, ...])
 
 
 def check_labels(labels: np.ndarray, probabilities_shape: tuple[int, ...]) -> np.ndarray:
-    """Returns `labels` if they are integers [H, W] from 0 to C-1, as int64.
+    """Returns `labels` if they are integers of the shape of the pixels from 0 to C-1, as int64.
 
     Raises:
         UserError: if they are anything else.

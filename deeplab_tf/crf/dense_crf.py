@@ -5,18 +5,22 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_tf.crf.check import check_image, check_labels, check_probabilities
-from deeplab_tf.crf.lattice import check_reach
+from deeplab_tf.classes import IGNORE_LABEL
+from deeplab_tf.crf.check import check_guide, check_labels, check_probabilities
+from deeplab_tf.crf.features import bilateral_features, spatial_features
+from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import write_json
 from deeplab_tf.parallel import available_cores
 
 _BACKENDS = ("numba", "tensorflow", "pydensecrf")
+_NORMALIZATIONS = ("symmetric", "none", "before", "after")
+# What describes the model, and not the way to compute it.
 _PARAMETERS = (
     "bilateral_weight",
     "bilateral_spatial_std",
@@ -24,6 +28,8 @@ _PARAMETERS = (
     "spatial_weight",
     "spatial_std",
     "iterations",
+    "normalization",
+    "compatibility",
 )
 
 
@@ -34,34 +40,47 @@ class Iteration(NamedTuple):
     beliefs: np.ndarray  # float32 [H, W, C], after the softmax
 
 
+class Kernel(NamedTuple):
+    """A Gaussian kernel of the CRF."""
+
+    weight: float
+    features: np.ndarray  # float32 [d, N], in standard deviations
+
+
 @dataclasses.dataclass(frozen=True)
 class DenseCRF:
     """Sharpens a segmentation with a fully connected CRF (Sec. 3.3, Krähenbühl and Koltun 2011).
 
     It approximately minimises, by mean field,
 
-        E(x) = sum_i -log P(x_i) + sum_(i<j) [x_i != x_j] (w1 k1(i, j) + w2 k2(i, j))
+        E(x) = sum_i -log P(x_i) + sum_(i<j) mu(x_i, x_j) (w1 k1(i, j) + w2 k2(i, j))
         k1(i, j) = exp(-|p_i - p_j|^2 / 2 sigma_alpha^2 - |I_i - I_j|^2 / 2 sigma_beta^2)
         k2(i, j) = exp(-|p_i - p_j|^2 / 2 sigma_gamma^2)
 
-    where p are positions and I RGB colours. As in pydensecrf, both kernels are normalised symmetrically (k(i, j) is
-    divided by the square root of sum_j k(i, j) times that of j), their Gaussians are filtered on a permutohedral
-    lattice, probabilities count as at least 1e-5, and a pixel's message to itself is not left out.
+    where p are positions, I colours, and mu is 1 for different labels and 0 for equal ones (Potts) unless
+    `compatibility` says otherwise. As in pydensecrf, the kernels' Gaussians are filtered on a permutohedral lattice,
+    probabilities count as at least 1e-5, and a pixel's message to itself is not left out. The first three arguments
+    are by default those of the released ResNet-101; the paper searches them for every model (Sec. 4.1.1).
 
     The object holds parameters only: it may be called from several threads at the same time.
 
     Args:
         bilateral_weight: w1, the weight of the kernel over positions and colours.
-        bilateral_spatial_std: sigma_alpha, in pixels.
-        bilateral_color_std: sigma_beta, in RGB units of 0..255.
+        bilateral_spatial_std: sigma_alpha, in pixels; or a tuple, one for each axis of the array: (y, x), (z, y, x).
+        bilateral_color_std: sigma_beta, in units of the image (0..255 for RGB); or a tuple, one for each channel.
         spatial_weight: w2, the weight of the kernel over positions.
-        spatial_std: sigma_gamma, in pixels.
+        spatial_std: sigma_gamma, in pixels; or a tuple as above.
         iterations: mean-field iterations, 10 in the paper.
         backend: "numba" (compiled, all cores), "tensorflow" (TensorFlow operations, also on a GPU and in a
-            SavedModel) or "pydensecrf" (the reference, if installed).
-        class_threshold: classes whose probability stays below this everywhere send no messages ("numba" only): no
-            pixel will take such a label, and the time goes with the classes that are left. 0 filters every class.
+            SavedModel) or "pydensecrf" (the reference, if installed). docs/crf.md has the table of what each takes.
+        class_threshold: classes whose probability stays below this everywhere send no messages ("numba" without a
+            compatibility matrix only): no pixel will take such a label, and the cost is that of the remaining classes.
+            0 filters every class.
         threads: the cores to use at most ("numba" only); all by default.
+        normalization: how k(i, j) is divided by row sums n_i = sum_j k(i, j): "symmetric", by sqrt(n_i n_j) (as
+            pydensecrf); "after", by n_i at the receiving pixel (as the binary of the DeepLab release); "before", by n_j
+            at the sending one; "none": the sums of the lattice as they are, which lie below those of the Gaussian.
+        compatibility: mu, numbers [C, C], the row being the label of the pixel that receives the message; None: Potts.
 
     Raises:
         UserError: for parameters out of range.
@@ -72,20 +91,22 @@ class DenseCRF:
     """
 
     bilateral_weight: float = 4.0
-    bilateral_spatial_std: float = 67.0
-    bilateral_color_std: float = 3.0
+    bilateral_spatial_std: float | tuple[float, ...] = 67.0
+    bilateral_color_std: float | tuple[float, ...] = 3.0
     spatial_weight: float = 3.0
-    spatial_std: float = 3.0
+    spatial_std: float | tuple[float, ...] = 3.0
     iterations: int = 10
     backend: str = "numba"
     class_threshold: float = 0.01
     threads: int | None = None
+    normalization: str = "symmetric"
+    compatibility: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self):
         for name in ("bilateral_weight", "spatial_weight", "class_threshold"):
             _check_number(name, getattr(self, name), "0 to 1e6", lambda value: 0 <= value <= 1e6)
         for name in ("bilateral_spatial_std", "bilateral_color_std", "spatial_std"):
-            _check_number(name, getattr(self, name), "more than 0, up to 1e6", lambda value: 0 < value <= 1e6)
+            object.__setattr__(self, name, _checked_std(name, getattr(self, name)))
         _check_number(
             "iterations", self.iterations, "a whole number, zero or more", lambda value: value == int(value) >= 0
         )
@@ -93,53 +114,74 @@ class DenseCRF:
             _check_number(
                 "threads", self.threads, "a whole number, one or more", lambda value: value == int(value) >= 1
             )
-        if self.backend not in _BACKENDS:
-            raise UserError(f"dense CRF: backend is {self.backend!r}, expected one of {', '.join(_BACKENDS)}")
+        for name, known in (("backend", _BACKENDS), ("normalization", _NORMALIZATIONS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"dense CRF: {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if self.compatibility is not None:
+            object.__setattr__(self, "compatibility", _checked_matrix(self.compatibility))
 
-    def __call__(self, image: np.ndarray, probabilities: np.ndarray, return_labels: bool = False) -> np.ndarray:
-        """Runs mean-field inference on one image.
+    def __call__(
+        self,
+        image: np.ndarray,
+        probabilities: np.ndarray,
+        return_labels: bool = False,
+        *,
+        num_classes: int | None = None,
+        confidence: float = 0.7,
+        ignore_label: int = IGNORE_LABEL,
+    ) -> np.ndarray:
+        """Runs mean-field inference on one image or volume.
 
         With the backend "tensorflow" the arguments may also be tensors, of one image or of a batch, in a `tf.function`
         too; then the result is a tensor of as many dimensions, and the values are not checked.
 
         Args:
-            image: uint8 [H, W, 3], RGB.
-            probabilities: float [H, W, C], the network's softmax output at the size of the image.
+            image: what the first kernel compares besides positions: uint8 [H, W, 3], RGB; or any number of channels,
+                integers or floats, [H, W, n] or [H, W]; of a volume [D, H, W, n] or [D, H, W].
+            probabilities: float [H, W, C] (of a volume [D, H, W, C]), the network's softmax output at the size of the
+                image; or labels, integers [H, W] or [D, H, W], together with `num_classes`.
             return_labels: return the most probable class of every pixel instead of the marginals.
+            num_classes: C, where labels are given.
+            confidence: how likely a given label is right; the other classes share the rest.
+            ignore_label: the label of pixels where every class is as likely.
 
         Returns:
             the marginals, float32 [H, W, C], which sum to one over the classes; or labels, uint8 [H, W] (int32 beyond
-            256 classes).
+            256 classes); of a volume with D in front.
 
         Raises:
-            UserError: if the image or the probabilities are not as above.
+            UserError: if the image or the probabilities are not as above, or the backend does not take them.
         """
         if self.backend == "tensorflow":
-            from deeplab_tf.crf import tensorflow_engine
+            from deeplab_tf.crf import tensorflow_backend
 
-            if tensorflow_engine.is_tensor(probabilities):
-                return tensorflow_engine.infer(self, image, probabilities, return_labels)
-        field = self._mean_field(image, probabilities)
+            if tensorflow_backend.is_tensor(probabilities):
+                return tensorflow_backend.infer(self, image, probabilities, return_labels)
+        if num_classes is not None:
+            probabilities = label_probabilities(probabilities, num_classes, confidence, ignore_label)
+        elif np.issubdtype(np.asarray(probabilities).dtype, np.integer):
+            raise UserError("dense CRF: integers were given instead of probabilities; for labels say num_classes")
+        shape, field = self._mean_field(image, probabilities)
         for _ in range(int(self.iterations)):
             field.update()
         if not return_labels:
-            return field.marginals()
-        return field.labels().astype(np.uint8 if np.shape(probabilities)[-1] <= 256 else np.int32)
+            return field.marginals().reshape(shape)
+        return field.labels().reshape(shape[:-1]).astype(np.uint8 if shape[-1] <= 256 else np.int32)
 
     def trace(self, image: np.ndarray, probabilities: np.ndarray) -> Iterator[Iteration]:
         """Runs inference as a call does and yields the score and belief maps of every iteration (Fig. 5).
 
         Args:
             image: as in a call.
-            probabilities: as in a call.
+            probabilities: as in a call, no labels.
 
         Yields:
             `Iteration(scores, beliefs)`, each float32 [H, W, C].
         """
-        field = self._mean_field(image, probabilities)
+        shape, field = self._mean_field(image, probabilities)
         for _ in range(int(self.iterations)):
             field.update()
-            yield Iteration(field.scores(), field.marginals())
+            yield Iteration(field.scores().reshape(shape), field.marginals().reshape(shape))
 
     def energy(self, image: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> float:
         """E(x) of the class description for the labels x, whichever the backend.
@@ -149,7 +191,7 @@ class DenseCRF:
 
         Args:
             image: as in a call.
-            probabilities: as in a call.
+            probabilities: as in a call, no labels.
             labels: integers [H, W], 0 to C-1.
 
         Returns:
@@ -160,56 +202,87 @@ class DenseCRF:
         """
         from deeplab_tf.crf.energy import pairwise_energy, unary_energy
 
-        image = check_image(image)
-        probabilities, _ = check_probabilities(probabilities, image.shape)
+        image, probabilities, _ = self._checked(image, probabilities)
         labels = check_labels(labels, probabilities.shape)
-        threads = self.threads or available_cores()
-        bilateral, spatial = self._lattices(image, threads)
-        return (
-            unary_energy(probabilities, labels)
-            + self.bilateral_weight * pairwise_energy(bilateral, labels)
-            + self.spatial_weight * pairwise_energy(spatial, labels)
+        matrix = None if self.compatibility is None else np.asarray(self.compatibility, np.float32)
+        return unary_energy(probabilities, labels) + sum(
+            potential_weight * pairwise_energy(lattice, labels.ravel(), self.normalization, matrix)
+            for potential_weight, lattice in zip(
+                (self.bilateral_weight, self.spatial_weight),
+                self._lattices(image, self.threads or available_cores()),
+                strict=True,
+            )
         )
+
+    def kernels(self, image: np.ndarray) -> tuple[Kernel, Kernel]:
+        """The two kernels over the pixels of a guide [H, W, channels] or [D, H, W, channels]."""
+        return (
+            Kernel(
+                self.bilateral_weight, bilateral_features(image, self.bilateral_spatial_std, self.bilateral_color_std)
+            ),
+            Kernel(self.spatial_weight, spatial_features(image.shape[:-1], self.spatial_std)),
+        )
+
+    def _checked(self, image, probabilities):
+        shape = np.shape(probabilities)[:-1]
+        if len(shape) in (2, 3):  # shapes first: channels in front make no distributions either
+            image = check_guide(image, shape, self.bilateral_color_std)
+        probabilities, peaks = check_probabilities(probabilities)
+        for name in ("bilateral_spatial_std", "spatial_std"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != len(shape):
+                raise UserError(f"dense CRF: {name} has {len(value)} values, the image {len(shape)} axes")
+        if self.compatibility is not None and len(self.compatibility) != probabilities.shape[-1]:
+            raise UserError(
+                f"dense CRF: the compatibility is for {len(self.compatibility)} classes, the probabilities have "
+                f"{probabilities.shape[-1]}"
+            )
+        return image, probabilities, peaks
 
     def _lattices(self, image, threads):
-        from deeplab_tf.crf import numba_engine
+        from deeplab_tf.crf.gaussian import pixel_ranges, run_width
+        from deeplab_tf.crf.lattice import Lattice
 
-        return (
-            numba_engine.bilateral_lattice(image, self.bilateral_spatial_std, self.bilateral_color_std, threads),
-            numba_engine.spatial_lattice(image.shape[:2], self.spatial_std, threads),
-        )
+        count = math.prod(image.shape[:-1])
+        ranges = pixel_ranges(count, run_width(image.shape[:-1]), threads)
+        return [Lattice(kernel.features, ranges, threads) for kernel in self.kernels(image)]
 
     def _mean_field(self, image, probabilities):
-        image = check_image(image)
-        probabilities, peaks = check_probabilities(probabilities, image.shape)
-        if self.backend != "numba":
-            check_reach(image, self)
+        """The shape of the marginals, and the field at its start."""
+        image, probabilities, peaks = self._checked(image, probabilities)
+        shape = probabilities.shape
         if self.backend == "pydensecrf":
-            from deeplab_tf.crf import pydensecrf_engine
+            from deeplab_tf.crf import pydensecrf_backend
 
-            return pydensecrf_engine.MeanField(image, probabilities, self)
+            return shape, pydensecrf_backend.MeanField(self, image, probabilities)
         if self.backend == "tensorflow":
-            from deeplab_tf.crf import tensorflow_engine
+            from deeplab_tf.crf import tensorflow_backend
 
-            return tensorflow_engine.ImageMeanField(image, probabilities, self)
-        from deeplab_tf.crf import numba_engine
+            return shape, tensorflow_backend.ImageMeanField(self, image, probabilities)
+        from deeplab_tf.crf.gaussian import run_width
+        from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries
 
         threads = self.threads or available_cores()
-        active = peaks >= min(self.class_threshold, peaks.max())
-        bilateral, spatial = self._lattices(image, threads)
-        return numba_engine.MeanField(
-            bilateral,
-            (self.bilateral_weight,),
-            spatial,
-            self.spatial_weight,
-            numba_engine.Unaries(probabilities, active, 1, threads),
-            threads,
+        if self.compatibility is None:
+            active = peaks >= min(self.class_threshold, peaks.max())
+            compatibilities = [self.bilateral_weight, self.spatial_weight]
+        else:
+            active = np.ones(shape[-1], bool)
+            compatibilities = [np.multiply(w, self.compatibility) for w in (self.bilateral_weight, self.spatial_weight)]
+        potentials = [
+            Potential(lattice, self.normalization, compatibility)
+            for lattice, compatibility in zip(self._lattices(image, threads), compatibilities, strict=True)
+        ]
+        unaries = Unaries.of_probabilities(
+            probabilities.reshape(-1, shape[-1]), run_width(shape[:-1]), active, threads=threads
         )
+        return shape, MeanField(potentials, unaries, threads)
 
     @property
-    def parameters(self) -> dict[str, float]:
-        """The parameters of the model by name, without backend, class threshold and threads."""
-        return {name: getattr(self, name) for name in _PARAMETERS}
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that make the model, without those of its computation, in terms of JSON."""
+        parameters = {name: getattr(self, name) for name in _PARAMETERS}
+        return {name: value for name, value in parameters.items() if value is not None}
 
     def save(self, path: str | os.PathLike, searched_for: Mapping[str, Any] | None = None) -> None:
         """Writes the parameters of the model (not the backend) to `path` as JSON.
@@ -252,11 +325,31 @@ def read_searched_for(path: str | os.PathLike) -> dict[str, Any]:
         return {}
 
 
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_number(name, value, expected, holds):
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float, np.number))
-        or not math.isfinite(value)
-        or not holds(value)
-    ):
+    if not _is_number(value) or not holds(value):
         raise UserError(f"dense CRF: {name} is {value!r}, expected {expected}")
+
+
+def _checked_std(name, value):
+    """A standard deviation, or a tuple of them."""
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value) == 1 and len(value):
+        return tuple(_checked_std(name, one) for one in value)
+    _check_number(name, value, "more than 0, up to 1e6; one number or a tuple", lambda value: 0 < value <= 1e6)
+    return float(value)
+
+
+def _checked_matrix(matrix):
+    """A compatibility as tuples, which compare and can be written as JSON."""
+    try:
+        costs = np.asarray(matrix, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError("dense CRF: the compatibility is not an array of numbers [classes, classes]") from error
+    if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or not np.abs(costs).max(initial=0) <= 1e6:
+        raise UserError(
+            f"dense CRF: the compatibility has shape {costs.shape}, expected [classes, classes] of numbers up to 1e6"
+        )
+    return tuple(map(tuple, costs.tolist()))

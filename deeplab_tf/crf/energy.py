@@ -3,20 +3,33 @@
 import numpy as np
 
 from deeplab_tf.crf.filtering import FLOOR
-from deeplab_tf.crf.gaussian import filtered
+from deeplab_tf.crf.gaussian import normalizers
 from deeplab_tf.crf.lattice import Lattice
+from deeplab_tf.crf.mean_field import filtered
 
 
 def unary_energy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The sum over all pixels of -log P of their label; float32 [H, W, C] and integers [H, W]."""
+    """The sum over all pixels of -log P of their label; float32 [..., C] and integers [...]."""
     of_label = np.take_along_axis(probabilities, labels[..., None], axis=-1)
     return float(-np.log(np.maximum(of_label, FLOOR)).sum(dtype=np.float64))
 
 
-def pairwise_energy(lattice: Lattice, labels: np.ndarray) -> float:
-    """The sum of the normalised kernel over all pairs of pixels of different labels; integers [H, W]."""
-    found, labels = np.unique(labels.ravel(), return_inverse=True)
-    near = filtered(lattice, (labels[:, None] == np.arange(len(found))).astype(np.float32))
-    # Row i of `near` is what the pixels of every label are to pixel i: all but those of its own count, twice a pair.
-    own = np.take_along_axis(near, labels[:, None], axis=1)
-    return (float(near.sum(dtype=np.float64)) - float(own.sum(dtype=np.float64))) / 2
+def pairwise_energy(
+    lattice: Lattice, labels: np.ndarray, normalization: str = "symmetric", compatibility: np.ndarray | None = None
+) -> float:
+    """The sum of a normalised kernel times the compatibility of the labels over all pairs of pixels.
+
+    Args:
+        lattice: of the features.
+        labels: integers [N].
+        normalization: of the kernel.
+        compatibility: float [C, C]; None: 1 for different labels, 0 for equal ones.
+    """
+    found, labels = np.unique(labels, return_inverse=True)
+    # near[i, l] is the sum of k(i, j) over the pixels j of label l.
+    near = filtered(lattice, (labels[:, None] == np.arange(len(found))).astype(np.float32), normalization)
+    costs = 1 - np.eye(len(found)) if compatibility is None else compatibility[np.ix_(found, found)]
+    before, after = normalizers(lattice.response, normalization)
+    with_itself = (before.astype(np.float64) * after * np.diag(costs)[labels]).sum()
+    # Each pair is counted twice, a pixel with itself once.
+    return float(((near * costs[labels]).sum(dtype=np.float64) - with_itself) / 2)

@@ -1,16 +1,20 @@
-"""Filtering the beliefs of all classes on two permutohedral lattices, and the mean-field update: the compiled loops.
+"""Filtering the beliefs of all classes on permutohedral lattices, and the mean-field update: the compiled loops.
 
-Arrays of rows are float32 [rows, columns], the classes innermost, padded with zeros. `layout` is a tuple of equal
-tuples of zeros, which tells a kernel at compile time how to take the columns: `len(layout)` times `len(layout[0])`
-registers (see `lanes.py`). A kernel works on the rows `start` to `stop`, so that pieces may run at the same time.
+Arrays of rows are float32 [rows, columns], the classes innermost, padded to whole registers (see `lanes.py`). `layout`
+is a tuple of equal tuples of zeros, which tells a kernel at compile time how to take the columns: `len(layout)` times
+`len(layout[0])` registers. A kernel works on the pixels, image rows or vertices `start` to `stop`, so that pieces may
+run at the same time.
 
-CRFs that differ in the weight of the first kernel only are computed together: they share the places of the vertices,
-which is most of the work. `groups` is a tuple of as many zeros as there are, 1, 2, 4 or 8; the value of a class in the
-g-th is in the column `len(groups) * class + g`, so that a lane belongs to one CRF throughout.
+All kernels of a CRF are filtered together: the vertices of their lattices stand one after the other in one array of
+rows, and a pixel's `corners` are the vertices around it on all of them. Weights and compatibilities are applied on the
+lattice, where the blur ends; so what a pixel reads off its corners is the sum of all messages.
 
 The beliefs are never stored. An update reads the messages of a pixel off the blurred lattices, takes the softmax, and
-splats the new beliefs onto the next lattices while they are in the cache: an iteration goes through the pixels once.
+splats the new beliefs onto the lattices while they are in the cache: an iteration goes through the pixels once.
 """
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,72 +25,234 @@ LANES = lanes.LANES
 
 # Probabilities are raised to this before their logarithm is taken (as pydensecrf's `unary_from_softmax`).
 FLOOR = np.float32(1e-5)
+# The score of what is no class: e to the power of it is nothing.
+NOTHING = np.float32(-1e30)
 
 # Pixels that are updated together. A pixel's chain of sums, exponentials and a division is long; those of a run
 # overlap. Runs are parts of image rows, and those below each other follow each other: their vertices stay in the cache.
 RUN = 64
 
-_ONE = np.float32(1)
-_REGISTER = (0,)
+# The rows around a pixel are asked for so many pixels ahead: they lie about, and the cache cannot guess where.
+_AHEAD = 24
+
+_ONE_REGISTER = (0,)
 
 
-@kernel
-def lay_out(probabilities, columns, groups, rows, rest, scale, start, stop):
-    """Lays the probabilities of the pixels out as rows, the same in every group.
+class Places(NamedTuple):
+    """The vertices around the pixels, on all lattices.
 
-    Args:
-        probabilities: float32 [N, C].
-        columns: int64 [C], the first column of every class in the rows, -1 for a class that is left out.
-        groups: see the top.
-        rows: float32 [N, columns], filled.
-        rest: float32 [N], filled with the probability of the classes that are left out.
-        scale: float32 [N], filled with 1 / the sum of all: `FLOOR` may have raised it above one.
-        start: the first pixel.
-        stop: the pixel after the last.
+    A weight is barycentric, times what normalises the kernel before or after filtering.
     """
-    for i in range(start, stop):
-        left_out = np.float32(0)
-        total = np.float32(0)
-        for c in range(len(columns)):
-            probability = max(probabilities[i, c], FLOOR)
-            total += probability
-            if columns[c] >= 0:
-                for group in range(len(groups)):
-                    rows[i, columns[c] + group] = probability
-            else:
-                left_out += probability
-        rest[i] = left_out
-        scale[i] = _ONE / total
+
+    vertices: np.ndarray  # int32 [N, corners]
+    splat_weights: np.ndarray  # float32 [N, corners]
+    slice_weights: np.ndarray  # float32 [N, corners]
+    corners: tuple[int, ...] | np.ndarray  # anything of so many elements
+
+
+class Rows(NamedTuple):
+    """The unaries of an image as the kernels take them.
+
+    Several CRFs that differ in their weights only may share the rows, lane by lane (the search does so): `groups` is a
+    tuple of as many zeros as there are CRFs, 1, 2, 4 or 8, and the score of class c in the g-th CRF is in the column
+    `len(groups) * c + g`.
+    """
+
+    scores: np.ndarray  # float32 [N, columns], log P; NOTHING in the padding
+    rest: np.ndarray  # float32 [N], log P of all the classes without a column, so without messages; [0] if none
+    width: int  # the pixels of an image row
+    groups: tuple[int, ...]
+    layout: tuple[tuple[int, ...], ...]
+
+
+NO_PLACES = Places(np.empty((0, 0), np.int32), *2 * [np.empty((0, 0), np.float32)], ())
 
 
 @kernel
-def _slice(values, vertices, weights, corners, i, column, blocks):
-    """What pixel i reads off the lattice: the weighted sum of the rows of the d+1 vertices around it."""
+def _prefetch(values, corners, places, i, blocks):
+    """Asks for the rows of the first `len(corners)` vertices around the pixel `_AHEAD` of pixel i."""
+    ahead = min(i + _AHEAD, len(places.vertices) - 1)
+    for r in range(len(corners)):
+        lanes.prefetch(values, places.vertices[ahead, r], 0, blocks)
+
+
+@kernel
+def _read(values, corners, places, i, column, blocks):
+    """The weighted sum of the rows of the first `len(corners)` vertices around pixel i."""
     total = lanes.fill(np.float32(0), blocks)
     for r in range(len(corners)):
-        total = lanes.multiply_add(weights[i, r], lanes.load(values, vertices[i, r], column, blocks), total)
+        row = lanes.load(values, places.vertices[i, r], column, blocks)
+        total = lanes.multiply_add(places.slice_weights[i, r], row, total)
     return total
 
 
 @kernel
-def _splat(row, values, first, vertices, weights, corners, i, column, blocks):
-    """Adds the weighted row of pixel i to the rows of the d+1 vertices around it; values[0] is vertex `first`."""
-    for r in range(len(corners)):
-        vertex = vertices[i, r] - first
-        lanes.store(
-            values, vertex, column, lanes.multiply_add(weights[i, r], row, lanes.load(values, vertex, column, blocks))
-        )
+def _splat(row, values, shifts, places, i, column, blocks):
+    """Adds the weighted row of pixel i to the rows of all the vertices around it."""
+    for r in range(len(places.corners)):
+        vertex = places.vertices[i, r] - shifts[r]
+        before = lanes.load(values, vertex, column, blocks)
+        lanes.store(values, vertex, column, lanes.multiply_add(places.splat_weights[i, r], row, before))
 
 
 @kernel
-def splat(rows, scale, values, first, vertices, weights, corners, layout, start, stop):
-    """Splats scale[i] * rows[i] for the pixels `start` to `stop`; values[0] is vertex `first`."""
+def _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest):
+    """The beliefs of the pixels from `first` on, up to a factor: scale[k] * beliefs[k] for pixel first + k.
+
+    Args:
+        values: float32 [vertices, columns], the blurred lattices.
+        corners: of as many elements as there are vertices to read for a pixel: all, or none before the first message.
+        places: `Places`.
+        rows: `Rows`.
+        first: the first pixel.
+        count: the number of pixels, `RUN` at most.
+        beliefs: float32 [RUN, columns], filled.
+        scale: float32 [RUN, LANES], filled with a factor for every lane.
+        rest: float32 [RUN, LANES], filled with the belief in the classes without a column, if there are any.
+    """
+    layout = rows.layout
     blocks = layout[0]
-    zero = lanes.fill(np.float32(0), blocks)
+    for k in range(count):
+        _prefetch(values, corners, places, first + k, blocks)
+        highest = lanes.fill(NOTHING, blocks)
+        for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
+            score = lanes.load(rows.scores, first + k, column, blocks)
+            score = lanes.add(score, _read(values, corners, places, first + k, column, blocks))
+            highest = lanes.maximum(highest, score)
+            lanes.store(beliefs, k, column, score)
+        lanes.store(rest, k, 0, lanes.largest(highest, rows.groups))
+    for k in range(count):
+        shift = lanes.repeat(lanes.load(rest, k, 0, _ONE_REGISTER), blocks)
+        total = lanes.fill(np.float32(0), blocks)
+        for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
+            belief = lanes.exp(lanes.subtract(lanes.load(beliefs, k, column, blocks), shift))
+            total = lanes.add(total, belief)
+            lanes.store(beliefs, k, column, belief)
+        lanes.store(scale, k, 0, lanes.total(total, rows.groups))
+    if len(rows.rest) == 0:
+        for k in range(count):
+            lanes.store(scale, k, 0, lanes.inverse(lanes.load(scale, k, 0, _ONE_REGISTER)))
+        return
+    for k in range(count):
+        shift = lanes.load(rest, k, 0, _ONE_REGISTER)
+        others = lanes.exp(lanes.subtract(lanes.fill(rows.rest[first + k], _ONE_REGISTER), shift))
+        factor = lanes.inverse(lanes.add(lanes.load(scale, k, 0, _ONE_REGISTER), others))
+        lanes.store(scale, k, 0, factor)
+        lanes.store(rest, k, 0, lanes.multiply(others, factor))
+
+
+@kernel
+def _scratch(rows):
+    """Memory for `_new_beliefs`: beliefs, scale and rest."""
+    beliefs = np.empty((RUN, rows.scores.shape[1]), np.float32)
+    return beliefs, np.empty((RUN, LANES), np.float32), np.empty((RUN, LANES), np.float32)
+
+
+@kernel
+def update(values, corners, places, rows, target, shifts, start, stop):
+    """One mean-field update of the image rows `start` to `stop`: beliefs = softmax(log P + messages), splatted.
+
+    Args:
+        values: as in `_new_beliefs`.
+        corners: as in `_new_beliefs`.
+        places: `Places`.
+        rows: `Rows`.
+        target: float32 [vertices of the part, columns], to which the beliefs are added.
+        shifts: int32 [corners], the vertex that is the target's first row, for every corner.
+        start: the first image row.
+        stop: the image row after the last.
+    """
+    beliefs, scale, rest = _scratch(rows)
+    layout = rows.layout
+    blocks = layout[0]
+    for left in range(0, rows.width, RUN):
+        for y in range(start, stop):
+            first = y * rows.width + left
+            count = min(RUN, rows.width - left, len(rows.scores) - first)
+            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+            for k in range(count):
+                ahead = min(first + k + _AHEAD, len(rows.scores) - 1)
+                for r in range(len(places.corners)):
+                    lanes.prefetch(target, places.vertices[ahead, r] - shifts[r], 0, blocks)
+                factor = lanes.repeat(lanes.load(scale, k, 0, _ONE_REGISTER), blocks)
+                for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
+                    row = lanes.multiply(factor, lanes.load(beliefs, k, column, blocks))
+                    _splat(row, target, shifts, places, first + k, column, blocks)
+
+
+@kernel
+def finish(values, corners, places, rows, columns, original, out, start, stop):
+    """The beliefs in the image rows `start` to `stop` after a last update, of the first group.
+
+    Args:
+        values: as in `_new_beliefs`.
+        corners: as in `_new_beliefs`.
+        places: `Places`.
+        rows: `Rows`.
+        columns: int64 [C], the first column of every class, -1 for a class without one.
+        original: float32 [N, C], the probabilities; read for the classes without a column only.
+        out: float32 [N, C], filled.
+        start: the first image row.
+        stop: the image row after the last.
+    """
+    beliefs, scale, rest = _scratch(rows)
+    for left in range(0, rows.width, RUN):
+        for y in range(start, stop):
+            first = y * rows.width + left
+            count = min(RUN, rows.width - left, len(rows.scores) - first)
+            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+            for k in range(count):
+                for c in range(len(columns)):
+                    if columns[c] >= 0:
+                        out[first + k, c] = beliefs[k, columns[c]] * scale[k, 0]
+                    else:
+                        share = rest[k, 0] / np.float32(math.exp(rows.rest[first + k]))
+                        out[first + k, c] = max(original[first + k, c], FLOOR) * share
+
+
+@kernel
+def finish_labels(values, corners, places, rows, columns, original, out, start, stop):
+    """The most probable classes in the image rows `start` to `stop` after a last update: out int32 [groups, N].
+
+    The arguments are those of `finish`.
+    """
+    beliefs, scale, rest = _scratch(rows)
+    for left in range(0, rows.width, RUN):
+        for y in range(start, stop):
+            first = y * rows.width + left
+            count = min(RUN, rows.width - left, len(rows.scores) - first)
+            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+            for group in range(len(rows.groups)):
+                for k in range(count):
+                    highest = np.float32(-1)
+                    for c in range(len(columns)):
+                        if columns[c] >= 0:
+                            belief = beliefs[k, columns[c] + group] * scale[k, group]
+                        else:
+                            share = rest[k, group] / np.float32(math.exp(rows.rest[first + k]))
+                            belief = max(original[first + k, c], FLOOR) * share
+                        if belief > highest:
+                            highest = belief
+                            out[group, first + k] = c
+
+
+@kernel
+def splat(values, places, target, shifts, layout, start, stop):
+    """Adds the rows `values` [N, columns] of the pixels `start` to `stop` to the target; see `update`."""
+    blocks = layout[0]
     for i in range(start, stop):
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            row = lanes.multiply_add(scale[i], lanes.load(rows, i, column, blocks), zero)
-            _splat(row, values, first, vertices, weights, corners, i, column, blocks)
+            _splat(lanes.load(values, i, column, blocks), target, shifts, places, i, column, blocks)
+
+
+@kernel
+def read(values, places, out, layout, start, stop):
+    """out[i] = the sum of all messages to pixel i, for the pixels `start` to `stop`; out: float32 [N, columns]."""
+    blocks = layout[0]
+    for i in range(start, stop):
+        for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
+            row = _read(values, places.corners, places, i, column, blocks)
+            lanes.store(out, i, column, row)
 
 
 @kernel
@@ -97,7 +263,7 @@ def collect(parts, firsts, offsets, values, layout, start, stop):
         parts: float32 [rows, columns]: in part p, the rows offsets[p] to offsets[p+1] are the vertices from firsts[p].
         firsts: int64 [P].
         offsets: int64 [P+1].
-        values: float32 [M+1, columns], filled.
+        values: float32 [vertices, columns], filled.
         layout: see the top.
         start: the first vertex.
         stop: the vertex after the last.
@@ -134,19 +300,30 @@ def _blur(values, first_value, no_value, neighbors, blurred, first_blurred, layo
 
 @kernel
 def blur(values, neighbors, blurred, layout, start, stop):
-    """blurred[v] = values[v] + (values[before v] + values[after v]) / 2 along one direction; values[M] is zero."""
+    """Blurs the vertices `start` to `stop` of one lattice along one direction.
+
+    blurred[v] = values[v] + (values[before v] + values[after v]) / 2
+
+    Args:
+        values: float32 [M+1, columns]; values[M] is zero.
+        neighbors: int32 [M, 2]; M for none.
+        blurred: float32 [M+1, columns], filled up to M.
+        layout: see the top.
+        start: the first vertex.
+        stop: the vertex after the last.
+    """
     _blur(values, 0, len(neighbors), neighbors, blurred, 0, layout, start, stop)
 
 
 @kernel
-def blur_four(values, neighbors, blurred, cuts, layout, start, stop):
-    """Blurs along four directions, the vertices between cuts[start] and cuts[stop] piece by piece.
+def blur_in_pieces(values, neighbors, blurred, cuts, layout, start, stop):
+    """Blurs along several directions, the vertices between cuts[start] and cuts[stop] piece by piece.
 
     Args:
-        values: float32 [M+1, columns]; values[M] is zero.
-        neighbors: int32 [4, M, 2]; along the last three directions none lie across a cut, so that a piece goes through
-            those while it is in the cache.
-        blurred: float32 [M+1, columns], filled up to M; blurred[M] is zero.
+        values: as in `blur`.
+        neighbors: int32 [D, M, 2], two directions at least. Along all but the first none lie across a cut, so that a
+            piece goes through those while it is in the cache.
+        blurred: as in `blur`.
         cuts: int64 [K+1].
         layout: see the top.
         start: the first piece.
@@ -156,151 +333,41 @@ def blur_four(values, neighbors, blurred, cuts, layout, start, stop):
     for piece in range(start, stop):
         longest = max(longest, cuts[piece + 1] - cuts[piece])
     scratch = np.empty((longest + 1, values.shape[1]), np.float32)
-    size = neighbors.shape[1]
+    directions, size = neighbors.shape[0], neighbors.shape[1]
     for piece in range(start, stop):
         first, last = cuts[piece], cuts[piece + 1]
         scratch[last - first] = 0
-        _blur(values, 0, size, neighbors[0], scratch, first, layout, first, last)
-        _blur(scratch, first, last - first, neighbors[1], blurred, 0, layout, first, last)
-        _blur(blurred, 0, size, neighbors[2], scratch, first, layout, first, last)
-        _blur(scratch, first, last - first, neighbors[3], blurred, 0, layout, first, last)
+        # Such that the last of the directions, which alternate between the two memories, ends in `blurred`.
+        in_scratch = directions % 2 == 0
+        if in_scratch:
+            _blur(values, 0, size, neighbors[0], scratch, first, layout, first, last)
+        else:
+            _blur(values, 0, size, neighbors[0], blurred, 0, layout, first, last)
+        for direction in range(1, directions):
+            if in_scratch:
+                _blur(scratch, first, last - first, neighbors[direction], blurred, 0, layout, first, last)
+            else:
+                _blur(blurred, 0, size, neighbors[direction], scratch, first, layout, first, last)
+            in_scratch = not in_scratch
 
 
 @kernel
-def read(values, vertices, weights, corners, factors, out, layout, start, stop):
-    """out[i] = factors * (what pixel i reads off the lattice); factors: float32 [1, LANES], one for every lane."""
-    blocks = layout[0]
-    factor = lanes.repeat(lanes.load(factors, 0, 0, _REGISTER), blocks)
-    for i in range(start, stop):
-        for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            row = _slice(values, vertices, weights, corners, i, column, blocks)
-            lanes.store(out, i, column, lanes.multiply(factor, row))
+def mix(values, matrix, layout, start, stop):
+    """Multiplies the rows `start` to `stop` in place: values[v] @ matrix, or values[v] * matrix[0] if that has one row.
 
-
-@kernel
-def _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count):
-    """The beliefs of the pixels from `first` on, up to a factor: scale[k] * rows[k] for pixel first + k.
-
-    Args:
-        bilateral: (values [M+1, columns], vertices, weights, corners, factors): the blurred lattice of the first
-            kernel; factors: float32 [1, LANES], what is read off it is multiplied by these.
-        spatial: the same of the second kernel.
-        probabilities: float32 [N, columns], zero in the padding.
-        rest: float32 [N], the probability of the classes that are left out: their message counts as zero.
-        rows: float32 [RUN, columns], filled.
-        scale: float32 [RUN, LANES], filled with a factor for every lane.
-        rest_scale: float32 [RUN, LANES], filled with what the probabilities of the classes left out are multiplied by.
-        groups: see the top.
-        layout: see the top.
-        first: the first pixel.
-        count: the number of pixels.
+    `matrix` is float32 [classes, columns], zero in the padding: the messages of every class to all.
     """
-    values1, vertices1, weights1, corners1, factors1 = bilateral
-    values2, vertices2, weights2, corners2, factors2 = spatial
     blocks = layout[0]
-    factor1 = lanes.repeat(lanes.load(factors1, 0, 0, _REGISTER), blocks)
-    factor2 = lanes.repeat(lanes.load(factors2, 0, 0, _REGISTER), blocks)
-    zero = lanes.fill(np.float32(0), blocks)
-    for k in range(count):
-        # Messages are sums of products of numbers that are not negative: zero is their least value.
-        highest = zero
+    before = np.empty(len(matrix), np.float32)
+    for vertex in range(start, stop):
+        for c in range(len(matrix)):
+            before[c] = values[vertex, c]
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            message = lanes.add(
-                lanes.multiply(factor1, _slice(values1, vertices1, weights1, corners1, first + k, column, blocks)),
-                lanes.multiply(factor2, _slice(values2, vertices2, weights2, corners2, first + k, column, blocks)),
-            )
-            highest = lanes.maximum(highest, message)
-            lanes.store(rows, k, column, message)
-        no_shift = lanes.fill(np.float32(0), _REGISTER)
-        lanes.store(rest_scale, k, 0, lanes.subtract(no_shift, lanes.largest(highest, groups)))
-    # softmax(log p + m) = p e^(m - max m) / sum: no logarithm, and no overflow.
-    for k in range(count):
-        shift = lanes.repeat(lanes.load(rest_scale, k, 0, _REGISTER), blocks)
-        total = zero
-        for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            row = lanes.exp(lanes.add(lanes.load(rows, k, column, blocks), shift))
-            row = lanes.multiply(row, lanes.load(probabilities, first + k, column, blocks))
-            total = lanes.add(total, row)
-            lanes.store(rows, k, column, row)
-        lanes.store(scale, k, 0, lanes.total(total, groups))
-    for k in range(count):
-        factor = lanes.exp(lanes.load(rest_scale, k, 0, _REGISTER))
-        factor_of_all = lanes.inverse(lanes.multiply_add(rest[first + k], factor, lanes.load(scale, k, 0, _REGISTER)))
-        lanes.store(scale, k, 0, factor_of_all)
-        lanes.store(rest_scale, k, 0, lanes.multiply(factor, factor_of_all))
-
-
-@kernel
-def update(bilateral, spatial, probabilities, rest, next_bilateral, next_spatial, width, groups, layout, start, stop):
-    """One mean-field update of the image rows `start` to `stop`: beliefs = softmax(log probabilities + messages).
-
-    The new beliefs are splatted onto `next_bilateral`, (values, the vertex of values[0]), for the first kernel and onto
-    `next_spatial` for the second. `width` is the number of pixels in an image row; the other arguments are those of
-    `_new_beliefs`.
-    """
-    rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty((RUN, LANES), np.float32)
-    rest_scale = np.empty((RUN, LANES), np.float32)
-    blocks = layout[0]
-    for left in range(0, width, RUN):
-        count = min(RUN, width - left)
-        for y in range(start, stop):
-            first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
-            for k in range(count):
-                factor = lanes.repeat(lanes.load(scale, k, 0, _REGISTER), blocks)
-                for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-                    row = lanes.multiply(factor, lanes.load(rows, k, column, blocks))
-                    values, first_vertex = next_bilateral
-                    _splat(
-                        row, values, first_vertex, bilateral[1], bilateral[2], bilateral[3], first + k, column, blocks
-                    )
-                    values, first_vertex = next_spatial
-                    _splat(row, values, first_vertex, spatial[1], spatial[2], spatial[3], first + k, column, blocks)
-
-
-@kernel
-def finish(bilateral, spatial, probabilities, rest, columns, original, out, width, groups, layout, start, stop):
-    """The beliefs of the image rows `start` to `stop` after a last update, of the first group, written to out [N, C].
-
-    `original` are the probabilities of all classes, float32 [N, C]; `columns` is that of `lay_out`; the other arguments
-    are those of `update`.
-    """
-    rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty((RUN, LANES), np.float32)
-    rest_scale = np.empty((RUN, LANES), np.float32)
-    for left in range(0, width, RUN):
-        count = min(RUN, width - left)
-        for y in range(start, stop):
-            first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
-            for k in range(count):
-                for c in range(len(columns)):
-                    if columns[c] >= 0:
-                        out[first + k, c] = rows[k, columns[c]] * scale[k, 0]
-                    else:
-                        out[first + k, c] = max(original[first + k, c], FLOOR) * rest_scale[k, 0]
-
-
-@kernel
-def finish_labels(bilateral, spatial, probabilities, rest, columns, original, out, width, groups, layout, start, stop):
-    """The most probable classes of the image rows `start` to `stop` after a last update: out [groups, N]."""
-    rows = np.empty((RUN, probabilities.shape[1]), np.float32)
-    scale = np.empty((RUN, LANES), np.float32)
-    rest_scale = np.empty((RUN, LANES), np.float32)
-    for left in range(0, width, RUN):
-        count = min(RUN, width - left)
-        for y in range(start, stop):
-            first = y * width + left
-            _new_beliefs(bilateral, spatial, probabilities, rest, rows, scale, rest_scale, groups, layout, first, count)
-            for group in range(len(groups)):
-                for k in range(count):
-                    highest = np.float32(-1)
-                    for c in range(len(columns)):
-                        if columns[c] >= 0:
-                            belief = rows[k, columns[c] + group] * scale[k, group]
-                        else:
-                            belief = max(original[first + k, c], FLOOR) * rest_scale[k, group]
-                        if belief > highest:
-                            highest = belief
-                            out[group, first + k] = c
+            if len(matrix) == 1:
+                row = lanes.load(values, vertex, column, blocks)
+                total = lanes.multiply(lanes.load(matrix, 0, column, blocks), row)
+            else:
+                total = lanes.fill(np.float32(0), blocks)
+                for c in range(len(matrix)):
+                    total = lanes.multiply_add(before[c], lanes.load(matrix, c, column, blocks), total)
+            lanes.store(values, vertex, column, total)

@@ -1,118 +1,229 @@
-"""The Gaussian filter of the dense CRF: a permutohedral lattice, and the memory that its kernels work on."""
+"""The Gaussian filters of a dense CRF: permutohedral lattices, and the memory that the compiled loops work on."""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_tf.crf import filtering
+from deeplab_tf.crf import filtering, lattice_kernels
 from deeplab_tf.crf.lattice import Lattice
 from deeplab_tf.parallel import run, split
 
+# How a kernel K is normalised, D being the diagonal of its row sums: by which power of D before and after filtering.
+NORMALIZATIONS = {"none": (0, 0), "before": (1, 0), "after": (0, 1), "symmetric": (0.5, 0.5)}
+# The corners of the two kernels of a picture: loops are compiled for this number; other numbers share one form.
+_USUAL_CORNERS = 3 + 6
 # Registers of classes that a kernel works on at a time, at most: wider rows are taken in pieces.
 _MOST_REGISTERS = 4
 
 
 def row_layout(values: int) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """The `layout` argument of the kernels for rows of so many values, and the number of their columns."""
+    """The `layout` of `filtering.py` for rows of so many values, and the number of their columns."""
     registers = -(-values // filtering.LANES)
     pieces = -(-registers // _MOST_REGISTERS)
     registers = -(-registers // pieces)
     return ((0,) * registers,) * pieces, pieces * registers * filtering.LANES
 
 
-def zero_rows(count: int, columns: int) -> np.ndarray:
-    """Rows of zeros, float32 [count, columns], that start on a cache line."""
-    memory = np.zeros(count * columns + 16, np.float32)
+def aligned_rows(count: int, columns: int, zero: bool = True) -> np.ndarray:
+    """Rows float32 [count, columns] that start on a cache line; of zeros, or of anything."""
+    memory = (np.zeros if zero else np.empty)(count * columns + 16, np.float32)
     first = -memory.ctypes.data % 64 // 4
     return memory[first : first + count * columns].reshape(count, columns)
 
 
-class GaussianFilter:
-    """A Gaussian filter of the pixels of one image, normalised as D^(-1/2) K D^(-1/2), D the row sums of K.
+def run_width(shape: tuple[int, ...]) -> int:
+    """The pixels of a row as `filtering.Rows` wants them: of an image row, or of a run where those are shorter."""
+    return max(shape[-1], filtering.RUN)
 
-    Values of all classes go in by `targets` (a kernel splats onto them) and come out by `spread` (a kernel reads).
+
+def pixel_ranges(count: int, width: int, threads: int) -> list[tuple[int, int]]:
+    """Cuts so many pixels into at most one range of image rows per thread: (start, stop) in pixels."""
+    rows = -(-count // width)
+    smallest = -(-16 * 64 // width)
+    return [(start * width, min(count, stop * width)) for start, stop in split(rows, threads, smallest)]
+
+
+def _factors(one):
+    """What pixels are multiplied by before and after a filter; one array where that can be the same."""
+    before, after = normalizers(one.lattice.response, one.normalization)
+    factor = one.weight * one.lattice.gain
+    if before is after and factor >= 0:
+        before = after = before * np.float32(math.sqrt(factor))
+    else:
+        after = after * np.float32(factor)
+    return before, after
+
+
+def normalizers(response: np.ndarray, normalization: str) -> tuple[np.ndarray, np.ndarray]:
+    """What pixels are multiplied by before and after filtering, float32 [N] each, by the row sums of the kernel."""
+    response = response + np.float32(1e-20)
+    divisors = {0: np.ones_like, 0.5: np.sqrt, 1: np.positive}
+    before, after = NORMALIZATIONS[normalization]
+    inverse = 1 / divisors[before](response)
+    return inverse, inverse if before == after else 1 / divisors[after](response)
+
+
+class Filter(NamedTuple):
+    """One Gaussian filter of the pixels.
+
+    Attributes:
+        lattice: of its features.
+        normalization: of the kernel, among `NORMALIZATIONS`.
+        weight: what the result is multiplied by.
+        matrix: what the result is multiplied by besides, if anything: float32 [classes, columns], from classes to
+            columns; or [1, columns], the factor of every column.
     """
 
-    def __init__(self, lattice: Lattice, columns: int, threads: int):
-        """Args: lattice; columns: of the rows that are filtered; threads: cores to use at most."""
-        self.lattice = lattice
+    lattice: Lattice
+    normalization: str = "symmetric"
+    weight: float = 1.0
+    matrix: np.ndarray | None = None
+
+
+def _counted(corners):
+    """Something of so many elements: a tuple, for whose length numba compiles, where that is usual; or an array."""
+    return (0,) * corners if corners == _USUAL_CORNERS else np.zeros(corners, np.int8)
+
+
+class Filters:
+    """Gaussian filters of the same pixels, whose results are added up.
+
+    Rows of all classes go in by `targets` (kernels splat onto them), are blurred, and come out by `places` (kernels
+    read what lies around a pixel).
+
+    Attributes:
+        places: `filtering.Places`, of all lattices one after the other.
+    """
+
+    def __init__(self, filters: list[Filter], columns: int, threads: int):
+        """Places the pixels on all lattices.
+
+        Args:
+            filters: one at least, whose lattices are of the same pixels in the same parts.
+            columns: of the rows that will be filtered.
+            threads: the cores to use at most.
+        """
+        self._lattices = [one.lattice for one in filters]
+        self._matrices = [one.matrix for one in filters]
         self._threads = threads
-        self._values = zero_rows(lattice.size + 1, columns)
-        self._spare = zero_rows(lattice.size + 1, columns)
-        sizes = [part.last_vertex - part.first_vertex for part in lattice.parts]
-        self._offsets = np.cumsum([0, *sizes])
-        self._firsts = np.array([part.first_vertex for part in lattice.parts])
-        self._parts = zero_rows(self._offsets[-1], columns) if len(sizes) > 1 else None
+        # The row after a lattice's vertices is that of the vertices that do not exist: zero.
+        self._edges = np.cumsum([0, *(lattice.size + 1 for lattice in self._lattices)])
+        self._values = aligned_rows(self._edges[-1], columns)
+        self._spare = aligned_rows(self._edges[-1], columns)
+        self._ranges = [(part.start, part.stop) for part in self._lattices[0].parts]
+        self.places = self._placed(filters)
+        self._make_parts(columns)
 
-    def targets(self) -> list[tuple[np.ndarray, int]]:
-        """For every part of the lattice, rows of zeros to splat on and the vertex of the first."""
+    def _placed(self, filters):
+        count = self._ranges[-1][1]
+        corners = sum(lattice.corners for lattice in self._lattices)
+        vertices = np.empty((count, corners), np.int32)
+        weights = np.empty((count, corners), np.float32)
+        factors = [_factors(one) for one in filters]
+        same = all(before is after for before, after in factors)
+        places = filtering.Places(vertices, weights, weights if same else np.empty_like(weights), _counted(corners))
+        first_corner = 0
+        for lattice, edge, (before, after) in zip(self._lattices, self._edges[:-1], factors, strict=True):
+            run(
+                lambda start, stop, *arguments: lattice_kernels.place(*arguments, places, start, stop),
+                [
+                    (*piece, lattice.vertices, lattice.weights, before, None if same else after, edge, first_corner)
+                    for piece in self._ranges
+                ],
+                self._threads,
+            )
+            first_corner += lattice.corners
+        return places
+
+    def _make_parts(self, columns):
+        """The memory that every part of the image splats on, where there are several."""
+        corners = [lattice.corners for lattice in self._lattices]
+        if len(self._ranges) == 1:
+            self._parts = None
+            self._targets = [(self._spare, np.zeros(sum(corners), np.int32))]
+            return
+        sizes = np.array(
+            [[part.last_vertex - part.first_vertex for part in lattice.parts] for lattice in self._lattices]
+        )
+        firsts = np.array([[part.first_vertex for part in lattice.parts] for lattice in self._lattices])
+        # In the memory, the lattices stand one after the other, and in each of them the parts.
+        offsets = np.cumsum([0, *sizes.ravel()])
+        self._parts = aligned_rows(offsets[-1], columns)
+        self._offsets = [offsets[k * len(self._ranges) :][: len(self._ranges) + 1] for k in range(len(corners))]
+        self._firsts = firsts
+        starts = np.array([offset[:-1] for offset in self._offsets])
+        shifts = firsts + self._edges[:-1, None] - starts
+        self._targets = [(self._parts, np.repeat(shift, corners).astype(np.int32)) for shift in shifts.T]
+
+    def targets(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        """For every part: its first pixel, the one after its last, and `target` and `shifts` to splat on."""
         if self._parts is None:
+            self._targets = [(self._spare, self._targets[0][1])]
             self._spare[:] = 0
-            return [(self._spare, 0)]
-        edges = zip(self._offsets[:-1], self._offsets[1:], strict=True)
-        return [(self._parts[start:stop], first) for (start, stop), first in zip(edges, self._firsts, strict=True)]
+        return [(*pixels, *target) for pixels, target in zip(self._ranges, self._targets, strict=True)]
 
-    def spread(self, layout: tuple) -> np.ndarray:
-        """Blurs what was splatted on the targets: float32 [M+1, columns], valid until the next call."""
-        lattice, threads = self.lattice, self._threads
-        pieces = split(lattice.size, 4 * threads)
+    def blur(self, layout: tuple[int, ...]) -> np.ndarray:
+        """Blurs what was splatted on the targets.
+
+        Args:
+            layout: see `filtering.py`.
+
+        Returns:
+            float32 [vertices, columns], valid until the next call.
+        """
         if self._parts is not None:
-            run(
-                lambda start, stop: filtering.collect(
-                    self._parts, self._firsts, self._offsets, self._spare, layout, start, stop
-                ),
-                pieces,
-                threads,
+            self._over_vertices(
+                lambda k, start, stop: filtering.collect(
+                    self._parts, self._firsts[k], self._offsets[k], self._of(k, self._spare), layout, start, stop
+                )
             )
-        values, spare = self._spare, self._values
-        across = 2 if lattice.cuts is not None else len(lattice.neighbors)
-        for neighbors in lattice.neighbors[:across]:
-            run(
-                lambda start, stop, *arrays: filtering.blur(*arrays, layout, start, stop),
-                [(*piece, values, neighbors, spare) for piece in pieces],
-                threads,
+        self._passes(layout)
+        mixed = [k for k, matrix in enumerate(self._matrices) if matrix is not None]
+        if mixed:
+            self._over_vertices(
+                lambda k, start, stop: filtering.mix(self._of(k, self._values), self._matrices[k], layout, start, stop),
+                mixed,
             )
-            values, spare = spare, values
-        if lattice.cuts is not None:
-            within = lattice.neighbors[across:]
-            run(
-                lambda start, stop: filtering.blur_four(values, within, spare, lattice.cuts, layout, start, stop),
-                split(len(lattice.cuts) - 1, 4 * threads, smallest=1),
-                threads,
-            )
-            values, spare = spare, values
-        self._values, self._spare = values, spare
-        return values
+        return self._values
 
-    def reader(self, values: np.ndarray, weights: tuple[float, ...]) -> tuple:
-        """What the kernels need to read the filtered rows, times the weight of every group."""
-        factors = np.tile(np.float32(np.multiply(weights, self.lattice.gain)), filtering.LANES // len(weights))
-        return (
-            values,
-            self.lattice.vertices,
-            self.lattice.weights,
-            self.lattice.corners,
-            factors[None],
-        )
+    def _passes(self, layout):
+        """Blurs all lattices along all directions, from `_spare` to `_values`."""
+        plain = [lattice.leading if lattice.cuts is not None else lattice.corners for lattice in self._lattices]
+        passes = [count + (lattice.cuts is not None) for count, lattice in zip(plain, self._lattices, strict=True)]
+        for k, count in enumerate(passes):
+            if count % 2 == 0:  # so that it ends in `_values`
+                np.copyto(self._of(k, self._values), self._of(k, self._spare))
 
+        def blur(k, turn, start, stop):
+            memories = (self._spare, self._values) if (passes[k] - turn) % 2 else (self._values, self._spare)
+            source, blurred = (self._of(k, rows) for rows in memories)
+            lattice = self._lattices[k]
+            if turn < plain[k]:
+                filtering.blur(source, lattice.neighbors[turn], blurred, layout, start, stop)
+            else:
+                filtering.blur_in_pieces(source, lattice.neighbors[turn:], blurred, lattice.cuts, layout, start, stop)
 
-def filtered(lattice: Lattice, values: np.ndarray) -> np.ndarray:
-    """Filters values of the pixels, float32 [N, C], with the normalised Gaussian kernel of a lattice."""
-    count, classes = values.shape
-    layout, columns = row_layout(classes)
-    gaussian = GaussianFilter(lattice, columns, 1)
-    rows = zero_rows(count, columns)
-    rows[:, :classes] = values
-    for part, (target, first) in zip(lattice.parts, gaussian.targets(), strict=True):
-        filtering.splat(
-            rows,
-            np.ones(count, np.float32),
-            target,
-            first,
-            lattice.vertices,
-            lattice.weights,
-            lattice.corners,
-            layout,
-            part.start,
-            part.stop,
-        )
-    filtering.read(*gaussian.reader(gaussian.spread(layout), (1.0,)), rows, layout, 0, count)
-    return rows[:, :classes].copy()
+        for turn in range(max(passes)):
+            work = []
+            for k, lattice in enumerate(self._lattices):
+                if turn < passes[k]:
+                    pieces = (
+                        split(lattice.size, 4 * self._threads)
+                        if turn < plain[k]
+                        else split(len(lattice.cuts) - 1, 4 * self._threads, smallest=1)
+                    )
+                    work += [(k, turn, *piece) for piece in pieces]
+            run(blur, work, self._threads)
+
+    def _of(self, k, rows):
+        return rows[self._edges[k] : self._edges[k + 1]]
+
+    def _over_vertices(self, work, lattices=None):
+        """Calls work(k, start, stop) for pieces of the vertices of the lattices."""
+        pieces = [
+            (k, *piece)
+            for k in (range(len(self._lattices)) if lattices is None else lattices)
+            for piece in split(self._lattices[k].size, 4 * self._threads)
+        ]
+        run(work, pieces, self._threads)

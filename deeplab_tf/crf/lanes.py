@@ -141,6 +141,24 @@ def store(typingctx, array, row, column, values):
 
 
 @intrinsic
+def prefetch(typingctx, array, row, column, blocks):
+    """Asks for the row at `array[row, column:]` to be brought into the cache."""
+
+    def codegen(context, builder, signature, args):
+        pointers = _pointers(context, builder, signature, args, len(blocks))
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0i8"
+        )
+        for pointer in {0: pointers[0], len(pointers) - 1: pointers[-1]}.values():
+            builder.call(function, [builder.bitcast(pointer, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, row, column, blocks), codegen
+
+
+@intrinsic
 def multiply_add(typingctx, factor, values, total):
     """`factor * values + total` for a float32 and two rows."""
 
@@ -152,70 +170,58 @@ def multiply_add(typingctx, factor, values, total):
     return values(types.float32, values, total), codegen
 
 
+def _lanewise(operation):
+    """The code of an intrinsic that does `operation(builder, x, y, ...)` register by register."""
+
+    def codegen(context, builder, signature, args):
+        registers = zip(*(_unpack(builder, row) for row in args), strict=True)
+        return _pack(builder, [operation(builder, *vectors) for vectors in registers])
+
+    return codegen
+
+
 @intrinsic
 def add(typingctx, a, b):
     """The sum of two rows."""
-
-    def codegen(context, builder, signature, args):
-        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
-        return _pack(builder, [builder.fadd(x, y, flags=_FAST) for x, y in pairs])
-
-    return a(a, b), codegen
+    return a(a, b), _lanewise(lambda builder, x, y: builder.fadd(x, y, flags=_FAST))
 
 
 @intrinsic
 def subtract(typingctx, a, b):
     """The difference of two rows."""
-
-    def codegen(context, builder, signature, args):
-        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
-        return _pack(builder, [builder.fsub(x, y, flags=_FAST) for x, y in pairs])
-
-    return a(a, b), codegen
-
-
-@intrinsic
-def less(typingctx, a, b):
-    """1.0 where a < b, 0.0 elsewhere, lane by lane."""
-
-    def codegen(context, builder, signature, args):
-        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
-        one, zero = _constant(1), _constant(0)
-        return _pack(builder, [builder.select(builder.fcmp_ordered("<", x, y), one, zero) for x, y in pairs])
-
-    return a(a, b), codegen
-
-
-@intrinsic
-def round(typingctx, values):
-    """Every lane rounded to the nearest whole number, halves to even."""
-
-    def codegen(context, builder, signature, args):
-        return _pack(builder, [_round(builder, vector) for vector in _unpack(builder, args[0])])
-
-    return values(values), codegen
+    return a(a, b), _lanewise(lambda builder, x, y: builder.fsub(x, y, flags=_FAST))
 
 
 @intrinsic
 def multiply(typingctx, a, b):
     """The product of two rows, lane by lane."""
-
-    def codegen(context, builder, signature, args):
-        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
-        return _pack(builder, [builder.fmul(x, y, flags=_FAST) for x, y in pairs])
-
-    return a(a, b), codegen
+    return a(a, b), _lanewise(lambda builder, x, y: builder.fmul(x, y, flags=_FAST))
 
 
 @intrinsic
 def maximum(typingctx, a, b):
     """The larger of two rows, lane by lane."""
+    return a(a, b), _lanewise(_larger)
 
-    def codegen(context, builder, signature, args):
-        pairs = zip(_unpack(builder, args[0]), _unpack(builder, args[1]), strict=True)
-        return _pack(builder, [_larger(builder, x, y) for x, y in pairs])
 
-    return a(a, b), codegen
+@intrinsic
+def less(typingctx, a, b):
+    """1.0 where a < b, 0.0 elsewhere, lane by lane."""
+    return a(a, b), _lanewise(
+        lambda builder, x, y: builder.select(builder.fcmp_ordered("<", x, y), _constant(1), _constant(0))
+    )
+
+
+@intrinsic
+def round(typingctx, values):
+    """Every lane rounded to the nearest whole number, halves to even."""
+    return values(values), _lanewise(_round)
+
+
+@intrinsic
+def inverse(typingctx, values):
+    """1 / values, lane by lane."""
+    return values(values), _lanewise(lambda builder, x: builder.fdiv(_constant(1), x))
 
 
 @intrinsic
@@ -236,16 +242,6 @@ def total(typingctx, values, groups):
         return _fold(builder, lambda a, b: builder.fadd(a, b, flags=_FAST), _unpack(builder, args[0]), len(groups))
 
     return RowType(1)(values, groups), codegen
-
-
-@intrinsic
-def inverse(typingctx, values):
-    """1 / values, lane by lane."""
-
-    def codegen(context, builder, signature, args):
-        return _pack(builder, [builder.fdiv(_constant(1), vector) for vector in _unpack(builder, args[0])])
-
-    return values(values), codegen
 
 
 def _exp(builder, x):
@@ -277,8 +273,4 @@ def _exp(builder, x):
 @intrinsic
 def exp(typingctx, values):
     """The exponential of a row whose values are at most 88."""
-
-    def codegen(context, builder, signature, args):
-        return _pack(builder, [_exp(builder, vector) for vector in _unpack(builder, args[0])])
-
-    return values(values), codegen
+    return values(values), _lanewise(_exp)

@@ -35,16 +35,11 @@ def elevation(dimensions: int) -> np.ndarray:
     return (np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt((axes + 1) * (axes + 2))).astype(np.float32)
 
 
-def gain(dimensions: int) -> float:
-    """What the lattice's result is multiplied by, so that its kernel is 1 at distance zero (as pydensecrf has it)."""
-    return 1 / (1 + 2.0**-dimensions)
-
-
-def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+def key_steps(reach: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     """What one step along each lattice direction adds to the key of a vertex.
 
     Args:
-        extent: the largest value of every feature, [d]; the smallest is zero.
+        reach: the length of the range of every feature, [d]; of one that may be negative, twice its largest magnitude.
         order: the features from the most to the least significant in the key.
 
     Returns:
@@ -53,16 +48,16 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     Raises:
         UserError: if there are more positions than fit into 63 bits.
     """
-    dimensions = len(extent)
+    dimensions = len(reach)
     axes = np.arange(dimensions)
     # A feature f_j reaches the position q_j = (j+1)(j+2)/(d+1) times its scaled value. The vertices of its simplex lie
     # at most 2(j+1) away and their neighbours j+1 more: with that margin at both ends no two vertices share a key.
-    reach = (axes + 1.0) * (axes + 2) / (dimensions + 1) * elevation(dimensions) * extent
-    if not reach.max() < 2**31:
-        raise _too_far(extent)
-    sizes = [int(size) for size in np.ceil(reach) + 2 * (3 * (axes + 1) + 1)]
+    positions = (axes + 1.0) * (axes + 2) / (dimensions + 1) * elevation(dimensions) * reach
+    if not positions.max() < 2**31:
+        raise _too_far(reach)
+    sizes = [int(size) for size in np.ceil(positions) + 2 * (3 * (axes + 1) + 1)]
     if math.prod(sizes) >= 2**62:
-        raise _too_far(extent)
+        raise _too_far(reach)
     strides = np.zeros(dimensions, np.int64)
     stride = 1
     for axis in reversed(order):
@@ -74,42 +69,43 @@ def key_steps(extent: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     return strides @ changes
 
 
-def _too_far(extent):
+def _too_far(reach):
     return UserError(
-        f"dense CRF: the image spans {np.max(extent):.3g} standard deviations of a kernel, too many for the "
-        "lattice: use larger standard deviations"
+        f"dense CRF: the features span {np.max(reach):.3g} standard deviations of a kernel, too many for the lattice: "
+        "use larger standard deviations"
     )
 
 
-def spatial_features(shape: tuple[int, int], spatial_std: float) -> np.ndarray:
-    """Positions in units of the kernel's standard deviation: float32 [2, H*W], x and y."""
-    height, width = shape
-    features = np.empty((2, height, width), np.float32)
-    features[0] = np.arange(width, dtype=np.float32) / np.float32(spatial_std)
-    features[1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(spatial_std)
-    return features.reshape(2, -1)
-
-
-def bilateral_features(image: np.ndarray, spatial_std: float, color_std: float) -> np.ndarray:
-    """Positions and colours in units of their standard deviations: float32 [5, H*W], x, y, R, G and B."""
-    colors = image.reshape(-1, 3).T / np.float32(color_std)
-    return np.concatenate([spatial_features(image.shape[:2], spatial_std), colors])
-
-
-def check_reach(image: np.ndarray, parameters) -> None:
-    """Refuses what no lattice can hold, for the engines that do not notice.
-
-    Args:
-        image: uint8 [H, W, 3].
-        parameters: a `DenseCRF`.
+def reach_of(features: np.ndarray) -> np.ndarray:
+    """The range of every feature, as `key_steps` takes it, for features float32 [d, N].
 
     Raises:
-        UserError: if the image spans too many standard deviations.
+        UserError: if they are not finite.
     """
-    size = np.array(image.shape[1::-1]) - 1.0
-    color_extent = image.reshape(-1, 3).max(axis=0) / parameters.bilateral_color_std
-    key_steps(np.concatenate([size / parameters.bilateral_spatial_std, color_extent]), (1, 0, 2, 3, 4))
-    key_steps(size / parameters.spatial_std, (1, 0))
+    lowest, highest = features.min(axis=1).astype(np.float64), features.max(axis=1).astype(np.float64)
+    if not np.isfinite(lowest).all() or not np.isfinite(highest).all():
+        raise UserError("dense CRF: the features of a kernel contain values that are not finite (NaN or infinity)")
+    return np.where(lowest < 0, 2 * np.maximum(-lowest, highest), highest)
+
+
+def check_reach(features: np.ndarray) -> None:
+    """Refuses what no lattice can hold, for the backends that do not notice; see `reach_of` and `key_steps`."""
+    key_steps(reach_of(features), tuple(range(len(features))))
+
+
+def _key_order(features: np.ndarray, reach: np.ndarray) -> tuple[int, ...]:
+    """The features by how little they change from a pixel to the next: what is near in the image is near in memory."""
+    some = features[:, : 1 << 14]
+    changes = np.abs(np.diff(some, axis=1)).mean(axis=1) if some.shape[1] > 1 else np.zeros(len(features))
+    return tuple(int(axis) for axis in np.argsort(changes / np.maximum(reach, 1e-30), kind="stable"))
+
+
+def _leading(order: tuple[int, ...]) -> int:
+    """How many of the first features, two at least, are the most significant ones of the key; all if there are none."""
+    for count in range(2, len(order)):
+        if set(order[:count]) == set(range(count)):
+            return count
+    return len(order)
 
 
 class Part(NamedTuple):
@@ -125,52 +121,58 @@ class Lattice:
     """The vertices around a set of features, and how pixels and vertices hang together.
 
     Attributes:
+        corners: d+1, the vertices around a pixel.
         vertices: int32 [N, d+1], the vertices of the simplex around every pixel.
-        weights: float32 [N, d+1], their barycentric weights, divided by the square root of the filter's response to one
-            at the pixel: the symmetric normalisation (as pydensecrf).
-        corners: a tuple of d+1 zeros, which tells the kernels d at compile time.
+        weights: float32 [N, d+1], their barycentric weights.
+        response: float32 [N], the filter's response where all pixels are one: the row sums of its kernel.
         neighbors: int32 [d+1, M, 2], the vertices before and after every vertex along every direction; M for none.
-        gain: what filtered values are multiplied by, to make up for the gain of the blur (as pydensecrf).
+        gain: what filtered values are multiplied by, so that the kernel is 1 at distance zero (as pydensecrf has it).
         parts: the pixels in one range per thread.
-        cuts: int64 [K+1], with colours: where ranges of vertices end that the last three directions do not leave, which
-            change the colour only.
+        leading: the directions to blur along first, all at once. Along the others but the first no neighbours lie
+            across a cut: they change the less significant features only.
+        cuts: int64 [K+1], where ranges of vertices end; None where there are no such directions.
         size: M, the number of vertices.
     """
 
-    def __init__(self, features: np.ndarray, width: int, threads: int = 1):
+    def __init__(self, features: np.ndarray, pixel_ranges: list[tuple[int, int]] | None = None, threads: int = 1):
         """Builds the lattice.
 
         Args:
-            features: float32 [d, N], none negative; x and y first.
-            width: the pixels in an image row.
-            threads: the cores to use, and the number of parts at most.
+            features: float32 [d, N], in units of the kernel's standard deviations.
+            pixel_ranges: (start, stop) of the parts, which cover all pixels; by default there is one.
+            threads: the cores to use at most.
+
+        Raises:
+            UserError: if the features are not finite, or span too many standard deviations.
         """
         dimensions, count = features.shape
-        # Keys by y, then x, then colour: what is near in the image is near in memory.
-        steps = key_steps(features.max(axis=1), (1, 0, *range(2, dimensions)))
-        scale = tuple(elevation(dimensions))
-        features = np.pad(features, ((0, 0), (0, kernels.LANES)))
+        pixel_ranges = pixel_ranges or [(0, count)]
+        reach = reach_of(features)
+        order = _key_order(features, reach)
+        steps = key_steps(reach, order)
+        # numba compiles for the length of a tuple: that takes seconds, and is for the features of pictures.
+        scale = tuple(elevation(dimensions)) if dimensions in (2, 5) else elevation(dimensions)
         self.gain = 1 / (1 + 2.0**-dimensions)
-        self.corners = (0,) * (dimensions + 1)
+        self.corners = dimensions + 1
         self.vertices = np.empty((count, dimensions + 1), np.int32)
         self.weights = np.empty((count, dimensions + 1), np.float32)
 
         # Every core finds the vertices of one part of the image; then they get common names, in key order.
-        ranges = [(start * width, stop * width) for start, stop in split(count // width, threads, smallest=16)]
         found = run(
             lambda start, stop: kernels.locate(features, scale, steps, self.vertices, self.weights, start, stop),
-            ranges,
+            pixel_ranges,
             threads,
         )
         keys, names = np.unique(np.concatenate(found), return_inverse=True)
         names = np.split(names.astype(np.int32), np.cumsum([len(part) for part in found])[:-1])
         run(
             lambda part, start, stop: kernels.rename(self.vertices, names[part], start, stop),
-            [(part, *pixels) for part, pixels in enumerate(ranges)],
+            [(part, *pixels) for part, pixels in enumerate(pixel_ranges)],
             threads,
         )
         self.parts = [
-            Part(*pixels, int(part.min()), int(part.max()) + 1) for pixels, part in zip(ranges, names, strict=True)
+            Part(*pixels, int(part.min()), int(part.max()) + 1)
+            for pixels, part in zip(pixel_ranges, names, strict=True)
         ]
         self.size = len(keys)
         self.neighbors = np.full((dimensions + 1, self.size, 2), self.size, np.int32)
@@ -182,10 +184,12 @@ class Lattice:
             [(direction, *piece) for direction in range(dimensions + 1) for piece in pieces],
             threads,
         )
-        self.cuts = kernels.find_cuts(self.neighbors[3:], _CACHED_VERTICES) if dimensions == 5 else None
-        self._normalize(threads)
+        self.leading = _leading(order)
+        cut = self.leading < dimensions
+        self.cuts = kernels.find_cuts(self.neighbors[self.leading + 1 :], _CACHED_VERTICES) if cut else None
+        self.response = self._response(threads)
 
-    def _normalize(self, threads):
+    def _response(self, threads):
         masses = np.zeros(self.size + 1, np.float32)
 
         def splat(part):
@@ -204,8 +208,12 @@ class Lattice:
                 threads,
             )
             masses, blurred = blurred, masses
+        response = np.empty(len(self.vertices), np.float32)
         run(
-            lambda part: kernels.normalize(self.vertices, self.weights, masses, self.gain, part.start, part.stop),
+            lambda part: kernels.read_ones(
+                self.vertices, self.weights, masses, self.gain, response, part.start, part.stop
+            ),
             [(part,) for part in self.parts],
             threads,
         )
+        return response

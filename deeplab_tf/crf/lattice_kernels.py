@@ -1,7 +1,5 @@
 """Building a permutohedral lattice: the compiled loops.  `lattice.py` explains the notation."""
 
-import math
-
 import numpy as np
 
 from deeplab_tf.compiling import kernel
@@ -18,7 +16,7 @@ def _embed(features, scale, first, elevated, base, rank):
 
     Args:
         features: float32 [d, at least first + LANES].
-        scale: `elevation(d)` as a tuple, so that d is known at compile time.
+        scale: `elevation(d)`; as a tuple d is known at compile time.
         first: the first pixel.
         elevated: float32 [d+1, LANES], filled with the coordinates on the plane of d+1 coordinates that sum to zero,
             divided by d+1.
@@ -132,7 +130,7 @@ def locate(features, scale, steps, vertices, weights, start, stop):
 
     Args:
         features: float32 [d, at least N + LANES].
-        scale: `elevation(d)` as a tuple.
+        scale: `elevation(d)`.
         steps: int64 [d+1], what a step along each direction adds to a key.
         vertices: int32 [N, d+1], filled with places in the returned keys.
         weights: float32 [N, d+1], filled.
@@ -221,12 +219,33 @@ def blur_ones(masses, neighbors, blurred, start, stop):
 
 
 @kernel
-def normalize(vertices, weights, masses, gain, start, stop):
-    """Divides the weights of the pixels `start` to `stop` by the square root of the filter's response to one."""
+def read_ones(vertices, weights, masses, gain, response, start, stop):
+    """Reads one value a vertex: response [N] = gain * sum of weights * masses, for the pixels `start` to `stop`."""
     for i in range(start, stop):
         total = np.float32(0)
         for r in range(vertices.shape[1]):
             total += weights[i, r] * masses[vertices[i, r]]
-        norm = np.float32(1 / math.sqrt(gain * total + 1e-20))
+        response[i] = gain * total
+
+
+@kernel
+def place(vertices, weights, before, after, first_vertex, first_corner, places, start, stop):
+    """Writes the pixels `start` to `stop` of one lattice into `filtering.Places`.
+
+    Args:
+        vertices: int32 [N, d+1], of the lattice.
+        weights: float32 [N, d+1], barycentric.
+        before: float32 [N], what pixels are multiplied by before filtering.
+        after: float32 [N], what they are multiplied by after filtering; None if `places` has one array for both.
+        first_vertex: what is added to the vertices.
+        first_corner: the first of the d+1 columns to write.
+        places: `filtering.Places`.
+        start: the first pixel.
+        stop: the pixel after the last.
+    """
+    for i in range(start, stop):
         for r in range(vertices.shape[1]):
-            weights[i, r] *= norm
+            places.vertices[i, first_corner + r] = vertices[i, r] + first_vertex
+            places.splat_weights[i, first_corner + r] = weights[i, r] * before[i]
+            if after is not None:
+                places.slice_weights[i, first_corner + r] = weights[i, r] * after[i]

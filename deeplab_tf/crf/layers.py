@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from deeplab_tf.crf.dense_crf import DenseCRF
-from deeplab_tf.crf.tensorflow_engine import FLOOR, MeanField
+from deeplab_tf.crf.tensorflow_backend import FLOOR, MeanField
 from deeplab_tf.errors import UserError
 
 

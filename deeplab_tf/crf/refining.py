@@ -11,41 +11,11 @@ import tqdm
 
 from deeplab_tf.classes import IGNORE_LABEL, voc_palette
 from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import SUFFIXES, read_labels, read_photograph, save_mask
 
 MAPS = (".npy", ".npz", ".png")
-
-
-def label_probabilities(
-    labels: np.ndarray, num_classes: int, confidence: float = 0.7, ignore_label: int = IGNORE_LABEL
-) -> np.ndarray:
-    """Probabilities for a label map, whose labels are right with some confidence.
-
-    Args:
-        labels: integers [H, W].
-        num_classes: C.
-        confidence: the probability of the label at its pixel; the other classes share the rest.
-        ignore_label: the label of pixels where every class is as likely.
-
-    Returns:
-        float32 [H, W, C].
-
-    Raises:
-        UserError: for a label that is no class, or a confidence not between 1/C and 1.
-    """
-    if not 1 / num_classes < confidence < 1:
-        raise UserError(f"the confidence of labels is {confidence}, expected between 1/{num_classes} (classes) and 1")
-    known = labels != ignore_label
-    if known.any() and not 0 <= labels[known].min() <= labels[known].max() < num_classes:
-        raise UserError(
-            f"found labels {labels[known].min()} to {labels[known].max()}, expected 0 to {num_classes - 1}, or "
-            f"{ignore_label} for pixels without one"
-        )
-    probabilities = np.full((*labels.shape, num_classes), (1 - confidence) / max(1, num_classes - 1), np.float32)
-    probabilities[known, labels[known]] = confidence
-    probabilities[~known] = 1 / num_classes
-    return probabilities
 
 
 def refine_folder(

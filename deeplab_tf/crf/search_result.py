@@ -1,4 +1,4 @@
-"""What a search for the CRF's parameters found: a table, a heat map, and the best."""
+"""Result of a search for the CRF's parameters: a table, a heat map, and the best."""
 
 import csv
 import dataclasses
@@ -15,15 +15,15 @@ from deeplab_tf.files import write_text, written_aside
 
 
 def searched(crf: DenseCRF) -> tuple[float, float, float]:
-    """What is searched: w1, sigma_alpha, sigma_beta."""
+    """The parameters that are searched: w1, sigma_alpha, sigma_beta."""
     return crf.bilateral_weight, crf.bilateral_spatial_std, crf.bilateral_color_std
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What one set of parameters gave."""
+    """The mean IoU of one set of parameters."""
 
-    stage: str  # "coarse" or "fine"
+    stage: str  # "coarse", or "fine1" to "fine3"
     crf: DenseCRF
     mean_iou: float
 

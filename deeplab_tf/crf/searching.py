@@ -1,14 +1,15 @@
 """Cross-validation of the CRF's parameters, coarse to fine (Sec. 4.1 of the paper, "CRF").
 
 The weight and the standard deviations of the first kernel are searched; those of the second are fixed at 3 and 3. A
-lattice depends on the standard deviations only: all weights share it, and are computed together. One image is refined
-with several pairs of standard deviations at the same time, on a core each.
+lattice depends on the standard deviations only: all weights share it, and are computed together, lane by lane. One
+image is refined with several pairs of standard deviations at the same time, on a core each.
 """
 
 import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ import tqdm
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.compiling import kernel
 from deeplab_tf.counts import mean_iou
-from deeplab_tf.crf import numba_engine
-from deeplab_tf.crf.check import check_image, check_probabilities
+from deeplab_tf.crf.check import check_guide, check_probabilities
 from deeplab_tf.crf.dense_crf import DenseCRF
+from deeplab_tf.crf.features import bilateral_features, spatial_features
+from deeplab_tf.crf.gaussian import pixel_ranges, run_width
 from deeplab_tf.crf.lattice import Lattice
+from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries, together
 from deeplab_tf.crf.search_result import SearchResult, Trial, searched
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import written_aside
@@ -33,6 +36,11 @@ from deeplab_tf.parallel import available_cores
 WEIGHTS = (3.0, 4.0, 5.0, 6.0)
 SPATIAL_STDS = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 COLOR_STDS = (3.0, 4.0, 5.0, 6.0)
+# The finer steps around the best, in steps of the coarse grid: together they reach every tenth of a coarse step.
+FINER_STEPS = (0.5, 0.2, 0.1)
+_SEARCHED = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
+
+_log = logging.getLogger(__name__)
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -53,7 +61,9 @@ def search(
 ) -> SearchResult:
     """Finds the parameters of the first kernel that give the highest mean IoU.
 
-    First all combinations of `weights`, `spatial_stds` and `color_stds`; then half a step of each around the best.
+    First all combinations of `weights`, `spatial_stds` and `color_stds`; then around the best of all so far, with the
+    steps of `FINER_STEPS` one after the other. A best value at the edge of the coarse grid gets a warning: the highest
+    mean IoU may lie beyond.
 
     Args:
         samples: (image uint8 [H, W, 3], probabilities float [H, W, C], label [H, W]); taken by index when needed, once
@@ -63,7 +73,8 @@ def search(
         weights: w1.
         spatial_stds: sigma_alpha, pixels.
         color_stds: sigma_beta, RGB units.
-        fixed: where w2, sigma_gamma, the iterations and the class threshold come from; default: the paper's.
+        fixed: where w2, sigma_gamma, the iterations and the class threshold come from; default:
+            those of `DenseCRF`.
         fine: whether to look around the best combination as well.
         state_dir: folder for what is done already, so that an interrupted search goes on; None keeps nothing.
         identity: names what makes the probabilities, such as a checkpoint; a search of another one starts afresh.
@@ -82,22 +93,33 @@ def search(
     stages = _Stages(samples, num_classes, ignore_label, fixed or DenseCRF(), state_dir, identity, threads)
     grid = list(itertools.product(map(float, weights), map(float, spatial_stds), map(float, color_stds)))
     without_crf, trials = stages.run("coarse", grid)
-    if fine:
-        best = searched(max(trials, key=lambda trial: trial.mean_iou).crf)
-        around = [_around(value, axis) for value, axis in zip(best, (weights, spatial_stds, color_stds), strict=True)]
-        finer = [point for point in itertools.product(*around) if point not in grid]
+    axes = [sorted(map(float, axis)) for axis in (weights, spatial_stds, color_stds)]
+    best = _best(trials)
+    for name, value, axis in zip(_SEARCHED, best, axes, strict=True):
+        if len(axis) > 1 and value in (axis[0], axis[-1]):
+            _log.warning(
+                "CRF search: the best %s, %g, is at the edge of the grid (%g to %g): search a wider one",
+                *(name, value, axis[0], axis[-1]),
+            )
+    for turn, step in enumerate(FINER_STEPS if fine else (), 1):
+        around = [_around(value, axis, step) for value, axis in zip(_best(trials), axes, strict=True)]
+        tried = {searched(trial.crf) for trial in trials}
+        finer = [point for point in itertools.product(*around) if point not in tried]
         if finer:
-            trials += stages.run("fine", finer)[1]
+            trials += stages.run(f"fine{turn}", finer)[1]
     return SearchResult(tuple(trials), without_crf)
 
 
-def _around(value: float, axis: Sequence[float]) -> tuple[float, ...]:
-    """The value, and half a step of the axis to both sides; the value alone where the axis has one."""
-    axis = sorted(map(float, axis))
+def _best(trials: list[Trial]) -> tuple[float, float, float]:
+    return searched(max(trials, key=lambda trial: trial.mean_iou).crf)
+
+
+def _around(value: float, axis: Sequence[float], step: float) -> tuple[float, ...]:
+    """The value, and so many steps of the axis to both sides; the value alone where the axis has one."""
     if len(axis) == 1:
         return (value,)
-    half = min(np.diff(axis)) / 2
-    return tuple(float(near) for near in (value - half, value, value + half) if near > 0)
+    step *= float(min(np.diff(axis)))
+    return tuple(round(near, 6) for near in (value - step, value, value + step) if near > 0)
 
 
 @kernel
@@ -114,13 +136,13 @@ def class_counts(labels, found, num_classes, ignore_label):
     return counts
 
 
-class _Scene(NamedTuple):
+class _Sample(NamedTuple):
     """A sample, ready to be refined."""
 
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # [H, W, channels]
     label: np.ndarray  # int64 [H, W]
     best: np.ndarray  # int64 [H, W], the most probable classes as they came
-    unaries: numba_engine.Unaries
+    unaries: Unaries
     spatial: Lattice  # of the second kernel
 
 
@@ -170,10 +192,10 @@ class _Stages:
             before = None
             try:
                 for index in np.flatnonzero(~done):
-                    scene = self._scene(self.samples[index], index)
+                    sample = self._sample(self.samples[index], index)
                     # The cores refine this image while this thread makes the probabilities of the next one.
-                    futures = [pool.submit(self._trials, scene, pair, grid) for pair in pairs]
-                    unrefined = self._counts(scene, scene.best)
+                    futures = [pool.submit(self._trials, sample, pair, grid) for pair in pairs]
+                    unrefined = self._counts(sample, sample.best)
                     if before:
                         settle(*before)
                     before = index, unrefined, futures
@@ -183,19 +205,20 @@ class _Stages:
                 pool.shutdown(cancel_futures=True)
                 raise
         trials = [
-            Trial(stage, self._crf(point), mean_iou(found)) for point, found in zip(grid, counts[:-1], strict=True)
+            Trial(stage, self._crf(point), float(mean_iou(found)))
+            for point, found in zip(grid, counts[:-1], strict=True)
         ]
-        return mean_iou(counts[-1]), trials
+        return float(mean_iou(counts[-1])), trials
 
     def _crf(self, point) -> DenseCRF:
-        names = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
-        return dataclasses.replace(self.fixed, **dict(zip(names, point, strict=True)))
+        return dataclasses.replace(self.fixed, **dict(zip(_SEARCHED, point, strict=True)))
 
-    def _scene(self, sample, index):
+    def _sample(self, sample, index):
         """A sample, checked, and what does not depend on what is searched."""
         image, probabilities, label = (np.asarray(array) for array in sample)
-        image = check_image(image)
-        probabilities, peaks = check_probabilities(probabilities, image.shape)
+        probabilities, peaks = check_probabilities(probabilities)
+        shape = probabilities.shape[:-1]
+        image = check_guide(image, shape, self.fixed.bilateral_color_std)
         if probabilities.shape[2] != self.num_classes:
             raise UserError(
                 f"CRF search: the probabilities of sample {index} have {probabilities.shape[2]} classes, expected "
@@ -210,37 +233,43 @@ class _Stages:
                 f"{self.num_classes}, or {self.ignore_label} for none"
             )
         active = peaks >= min(self.fixed.class_threshold, peaks.max())
-        together = numba_engine.weights_together(np.count_nonzero(active))
-        return _Scene(
+        groups = together(np.count_nonzero(active))
+        if self.fixed.compatibility is not None:
+            active[:], groups = True, 1
+        return _Sample(
             image,
             label.astype(np.int64),
             probabilities.argmax(-1),
-            numba_engine.Unaries(probabilities, active, together, threads=1),
-            numba_engine.spatial_lattice(image.shape[:2], self.fixed.spatial_std, threads=1),
+            Unaries.of_probabilities(
+                probabilities.reshape(-1, self.num_classes), run_width(shape), active, groups, threads=1
+            ),
+            self._lattice(spatial_features(shape, self.fixed.spatial_std), shape),
         )
 
-    def _counts(self, scene, found):
-        return class_counts(scene.label, found, self.num_classes, self.ignore_label)
+    def _lattice(self, features, shape):
+        return Lattice(features, pixel_ranges(features.shape[1], run_width(shape), 1))
 
-    def _trials(self, scene, pair, grid):
+    def _counts(self, sample, found):
+        return class_counts(sample.label, found, self.num_classes, self.ignore_label)
+
+    def _trials(self, sample, pair, grid):
         """The counts of all points of the grid with one pair of standard deviations: [(place in the grid, counts)]."""
-        bilateral = numba_engine.bilateral_lattice(scene.image, *pair, threads=1)
+        bilateral = self._lattice(bilateral_features(sample.image, *pair), sample.label.shape)
+        costs = 1.0 if self.fixed.compatibility is None else np.asarray(self.fixed.compatibility)
+        spatial = Potential(sample.spatial, self.fixed.normalization, self.fixed.spatial_weight * costs)
         places = [place for place, point in enumerate(grid) if point[1:] == pair]
-        together = len(scene.unaries.groups)
+        groups = len(sample.unaries.rows.groups)
         results = []
-        for first in range(0, len(places), together):
-            some = places[first : first + together]
-            field = numba_engine.MeanField(
-                bilateral,
-                tuple(grid[place][0] for place in some),
-                scene.spatial,
-                self.fixed.spatial_weight,
-                scene.unaries,
-                threads=1,
-            )
-            for _ in range(self.fixed.iterations):
+        for first in range(0, len(places), groups):
+            some = places[first : first + groups]
+            weights = [grid[place][0] for place in some]
+            if groups > 1:
+                potential, by_crf = Potential(bilateral, self.fixed.normalization, 1.0), weights
+            else:
+                potential, by_crf = Potential(bilateral, self.fixed.normalization, weights[0] * costs), None
+            field = MeanField([potential, spatial], sample.unaries, factors=by_crf)
+            for _ in range(int(self.fixed.iterations)):
                 field.update()
-            results += [
-                (place, self._counts(scene, labels)) for place, labels in zip(some, field.labels_of_all(), strict=True)
-            ]
+            found = field.labels_of_all().reshape(-1, *sample.label.shape)
+            results += [(place, self._counts(sample, labels)) for place, labels in zip(some, found, strict=True)]
         return results

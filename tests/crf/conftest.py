@@ -35,6 +35,22 @@ def photographs(camvid_dir):
     return pairs
 
 
+def pytest_runtest_setup(item):
+    """Tests marked `yardstick` are skipped where pydensecrf is not installed."""
+    if item.get_closest_marker("yardstick"):
+        reason = "pydensecrf is not installed: pip install pydensecrf2 (it needs a C++ compiler)"
+        pytest.importorskip("pydensecrf.densecrf", reason=reason)
+
+
+@pytest.fixture(scope="session")
+def yardstick():
+    """The package pydensecrf, for tests marked `yardstick`."""
+    import pydensecrf.densecrf
+    import pydensecrf.utils
+
+    return pydensecrf
+
+
 @pytest.fixture
 def small():
     """A made-up image with an edge, uint8 [20, 24, 3], and probabilities float32 [20, 24, 3]."""

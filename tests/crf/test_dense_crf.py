@@ -19,10 +19,10 @@ PARAMETERS = [
 ]
 
 
+@pytest.mark.yardstick
 @pytest.mark.parametrize("class_threshold", [0.0, 0.01])
 @pytest.mark.parametrize("parameters", PARAMETERS)
 def test_agrees_with_pydensecrf_on_photographs(photographs, parameters, class_threshold):
-    pytest.importorskip("pydensecrf")
     for image, probabilities in photographs:
         expected = DenseCRF(backend="pydensecrf", **parameters)(image, probabilities)
         found = DenseCRF(class_threshold=class_threshold, **parameters)(image, probabilities)
@@ -46,6 +46,7 @@ def test_marginals_sum_to_one(small):
     np.testing.assert_allclose(marginals.sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.yardstick
 # One register, full and not; two; six, in two pieces. (Every length of row is compiled: more would take long.)
 @pytest.mark.parametrize("classes", [1, 7, 8, 9, 42])
 def test_any_number_of_classes(small, classes):
@@ -54,7 +55,7 @@ def test_any_number_of_classes(small, classes):
     found = DenseCRF(class_threshold=0)(image, probabilities)
     if classes == 1:
         np.testing.assert_allclose(found, 1, atol=1e-6)
-    elif pytest.importorskip("pydensecrf"):
+    else:
         np.testing.assert_allclose(found, DenseCRF(backend="pydensecrf")(image, probabilities), atol=1e-4)
 
 
@@ -138,9 +139,8 @@ def test_labels(small):
     np.testing.assert_array_equal(labels, DenseCRF()(image, probabilities).argmax(-1))
 
 
-@pytest.mark.parametrize("backend", ["numba", "tensorflow", "pydensecrf"])
+@pytest.mark.parametrize("backend", ["numba", "tensorflow", pytest.param("pydensecrf", marks=pytest.mark.yardstick)])
 def test_trace(small, backend):
-    pytest.importorskip("pydensecrf")
     crf = DenseCRF(backend=backend)
     iterations = list(crf.trace(*small))
     assert len(iterations) == 10
@@ -152,7 +152,7 @@ def test_trace(small, backend):
 
 def test_trace_starts_from_the_unaries(small, exact):
     """The first scores are log P plus the messages of the input."""
-    from deeplab_tf.crf.lattice import bilateral_features, spatial_features
+    from deeplab_tf.crf.features import bilateral_features, spatial_features
 
     image, probabilities = small
     flat = probabilities.reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Whatever goes in, every engine gives distributions or names the mistake; and on what is sound they agree."""
+"""Whatever goes in, every backend gives distributions or names the mistake; and on what is sound they agree."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays_of
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 
-BACKENDS = ["numba", "tensorflow", "pydensecrf"]
+BACKENDS = ["numba", "tensorflow", pytest.param("pydensecrf", marks=pytest.mark.yardstick)]
 DTYPES = [np.float16, np.float32, np.float64]
 
 
@@ -50,8 +50,6 @@ def fuzzed(examples):
 
 
 def check_runs(backend, scene, arguments):
-    if backend == "pydensecrf":
-        pytest.importorskip("pydensecrf")
     image, probabilities = scene
     try:
         found = DenseCRF(backend=backend, **arguments)(image, probabilities)
@@ -75,20 +73,24 @@ def test_tensorflow_gives_distributions(scene, arguments):
     check_runs("tensorflow", scene, arguments)
 
 
+@pytest.mark.yardstick
 @fuzzed(50)
 @given(scenes(), parameters(smallest_std=0.1))
 def test_pydensecrf_gives_distributions(scene, arguments):
     check_runs("pydensecrf", scene, arguments)
 
 
+@pytest.mark.yardstick
 @fuzzed(60)
 @given(scenes(), parameters(smallest_std=0.5))
 def test_numba_agrees_with_pydensecrf(scene, arguments):
-    pytest.importorskip("pydensecrf")
     arguments = {**arguments, "bilateral_weight": min(5, arguments["bilateral_weight"])}
     arguments["spatial_weight"] = min(5, arguments["spatial_weight"])
     found = DenseCRF(**arguments, class_threshold=0)(*scene)
-    np.testing.assert_allclose(found, DenseCRF(**arguments, backend="pydensecrf")(*scene), atol=5e-3)
+    expected = DenseCRF(**arguments, backend="pydensecrf")(*scene)
+    # A pixel on the border of two simplices may be put into the one or the other.
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.abs(found - expected).mean() < 1e-3
 
 
 @fuzzed(12)
@@ -112,26 +114,26 @@ def test_tensorflow_agrees_with_numba(scene, arguments):
     ),
 )
 def test_anything_else_is_a_user_error(image, probabilities):
-    for backend in ("numba", "pydensecrf"):
-        try:
-            found = DenseCRF(backend=backend, iterations=1)(image, probabilities)
-        except UserError as error:
-            assert "\n" not in str(error)
-        else:
-            assert found.shape == probabilities.shape
-            np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
+    try:
+        found = DenseCRF(iterations=1)(image, probabilities)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.shape == probabilities.shape
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
 
 
 IMAGE = np.zeros((4, 5, 3), np.uint8)
 EVEN = np.full((4, 5, 2), 0.5, np.float32)
 MISTAKES = {
-    "grey image": (IMAGE[..., 0], EVEN, r"image has shape \(4, 5\)"),
-    "float image": (IMAGE / 255, EVEN, "dtype float64, expected uint8"),
+    "booleans": (IMAGE > 0, EVEN, "image has dtype bool, expected integers or floating point"),
+    "NaN in the image": (IMAGE * np.nan, EVEN, "image contains values that are not finite"),
+    "an axis too many": (IMAGE[None, None], EVEN, r"image has shape \(1, 1, 4, 5, 3\)"),
     "no pixels": (IMAGE[:0], EVEN[:0], "image is empty"),
-    "another size": (IMAGE, EVEN[:3], r"probabilities have shape \(3, 5, 2\).*expected \(4, 5, classes\)"),
-    "channels first": (IMAGE, EVEN.transpose(2, 0, 1), "probabilities have shape"),
+    "another size": (IMAGE, EVEN[:3], r"image has shape \(4, 5, 3\), the probabilities are for \(3, 5\)"),
+    "channels first": (IMAGE, EVEN.transpose(2, 0, 1), "the probabilities are for"),
     "no classes": (IMAGE, EVEN[..., :0], "no classes"),
-    "integers": (IMAGE, EVEN.astype(int), "dtype int64, expected floating point"),
+    "integers": (IMAGE, EVEN.astype(int), "integers|dtype int64"),
     "NaN": (IMAGE, np.where(np.arange(2) == 1, np.nan, EVEN), "not finite"),
     "infinity": (IMAGE, np.where(np.arange(2) == 1, np.inf, EVEN), "not finite"),
     "too large for float32": (IMAGE, np.where(np.arange(2) == 1, 1e300, EVEN.astype(float)), "not finite"),

@@ -38,7 +38,7 @@ def test_starts_as_the_dense_crf(batch):
 
 def test_compatibility_is_the_cost_of_a_pair(small, exact):
     """One iteration with an arbitrary matrix, against the sum over all pairs of pixels."""
-    from deeplab_tf.crf.lattice import bilateral_features, spatial_features
+    from deeplab_tf.crf.features import bilateral_features, spatial_features
 
     image, probabilities = small
     layer = CRFLayer(**PARAMETERS, iterations=1)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from deeplab_tf import crf
-from deeplab_tf.crf import DenseCRF
+from deeplab_tf.crf import DenseCRF, searching
+from deeplab_tf.crf.search_result import Trial
 from deeplab_tf.errors import UserError
 
 GRID = {"weights": (2, 6), "spatial_stds": (10, 30), "color_stds": (4, 12)}
@@ -68,12 +69,39 @@ def test_trials_are_what_the_crf_gives(scenes):
 def test_finer_steps_surround_the_best(scenes):
     result = crf.search(iter(list(scenes)), 3, **GRID)
     coarse = max((t for t in result.trials if t.stage == "coarse"), key=lambda t: t.mean_iou).crf
-    fine = [t.crf for t in result.trials if t.stage == "fine"]
+    fine = [t.crf for t in result.trials if t.stage == "fine1"]
     assert fine
     assert {c.bilateral_weight for c in fine} <= {coarse.bilateral_weight + s for s in (-2, 0, 2)}
     assert {c.bilateral_spatial_std for c in fine} <= {coarse.bilateral_spatial_std + s for s in (-10, 0, 10)}
     assert {c.bilateral_color_std for c in fine} <= {coarse.bilateral_color_std + s for s in (-4, 0, 4)}
     assert len({(c.bilateral_weight, c.bilateral_spatial_std, c.bilateral_color_std) for c in fine}) == len(fine)
+
+
+def test_refines_until_the_steps_are_fine(monkeypatch):
+    """Values between those of the grid, such as 67 pixels, are found where they are the best."""
+
+    def run(self, stage, grid):
+        def quality(point):
+            return 1 - abs(point[0] - 4.3) / 10 - abs(point[1] - 67) / 100 - abs(point[2] - 3.4) / 10
+
+        return 0.5, [Trial(stage, self._crf(point), quality(point)) for point in grid]
+
+    monkeypatch.setattr(searching._Stages, "run", run)
+    best = crf.search([scene(0)], 3).best.crf
+    assert (best.bilateral_weight, best.bilateral_spatial_std, best.bilateral_color_std) == (4.3, 67, 3.4)
+
+
+def test_warns_at_the_edge_of_the_grid(scenes, caplog):
+    crf.search(scenes[:1], 3, weights=(2, 4), spatial_stds=(10,), color_stds=(4,), fine=False)
+    (line,) = [record.getMessage() for record in caplog.records if "edge" in record.getMessage()]
+    assert "best bilateral_weight" in line and "edge of the grid (2 to 4)" in line
+
+
+@pytest.mark.parametrize("parameters", [{"normalization": "after"}, {"compatibility": 1.5 - 1.5 * np.eye(3)}])
+def test_searches_with_what_is_fixed(scenes, parameters):
+    result = crf.search(scenes, 3, **GRID, fixed=DenseCRF(**parameters), fine=False)
+    for trial in result.trials[::3]:
+        assert trial.mean_iou == pytest.approx(iou_by_hand(trial.crf, list(scenes)), abs=2e-3)
 
 
 def test_goes_on_where_it_was_interrupted(scenes, tmp_path):
@@ -153,14 +181,17 @@ def test_complains(scenes):
 )
 def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
     """In groups of 2, 4 and 8, with a class left out and without."""
-    from deeplab_tf.crf import numba_engine
+    from deeplab_tf.crf.features import bilateral_features, spatial_features
+    from deeplab_tf.crf.lattice import Lattice
+    from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries
 
     image, probabilities, _ = scenes[0]
-    lattices = numba_engine.bilateral_lattice(image, 20, 10, 1), numba_engine.spatial_lattice(image.shape[:2], 3, 1)
+    bilateral = Lattice(bilateral_features(image, 20, 10))
+    spatial = Potential(Lattice(spatial_features(image.shape[:2], 3)), "symmetric", 3.0)
 
     def field(weights):
-        unaries = numba_engine.Unaries(probabilities, np.array(active, bool), len(weights), 1)
-        made = numba_engine.MeanField(lattices[0], weights, lattices[1], 3.0, unaries, 1)
+        unaries = Unaries.of_probabilities(probabilities.reshape(-1, 3), 64, np.array(active, bool), len(weights))
+        made = MeanField([Potential(bilateral, "symmetric", 1.0), spatial], unaries, factors=weights)
         for _ in range(5):
             made.update()
         return made
@@ -169,6 +200,6 @@ def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
     np.testing.assert_allclose(together.marginals(), field(weights[:1]).marginals(), atol=1e-5)
     np.testing.assert_allclose(together.scores(), field(weights[:1]).scores(), atol=1e-4)
     alone = [field((weight,)).labels() for weight in weights]
-    assert together.labels_of_all().shape == (len(weights), *image.shape[:2])
+    assert together.labels_of_all().shape == (len(weights), probabilities[..., 0].size)
     assert (together.labels_of_all() == alone).mean() > 0.999
     assert (alone[0] != alone[-1]).mean() > 0.01

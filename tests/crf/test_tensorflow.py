@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf.crf import DenseCRF
-from deeplab_tf.crf import tensorflow_engine as engine
-from deeplab_tf.crf.lattice import bilateral_features
+from deeplab_tf.crf import tensorflow_backend as engine
+from deeplab_tf.crf.features import bilateral_features
 
 PARAMETERS = [
     {},
@@ -72,7 +72,7 @@ def test_survives_a_saved_model(small, tmp_path):
 
 
 def test_trace(small):
-    """The maps of every iteration are those of the numba engine."""
+    """The maps of every iteration are those of the numba backend."""
     ours = DenseCRF(backend="tensorflow", iterations=3).trace(*small)
     for (scores, beliefs), expected in zip(ours, DenseCRF(class_threshold=0, iterations=3).trace(*small), strict=True):
         np.testing.assert_allclose(scores, expected.scores, atol=1e-3)

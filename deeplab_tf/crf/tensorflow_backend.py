@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.crf.lattice import elevation
+from deeplab_tf.crf.lattice import check_reach, elevation
+from deeplab_tf.errors import UserError
 
 # As `filtering.FLOOR`, which numba would have to be imported for.
 FLOOR = 1e-5
@@ -19,7 +20,8 @@ class Lattice(NamedTuple):
     """The vertices around the pixels of a batch; see `lattice.Lattice`."""
 
     vertices: tf.Tensor  # int32 [d+1, N]
-    weights: tf.Tensor  # float32 [d+1, N], normalised
+    splat_weights: tf.Tensor  # float32 [d+1, N], times what normalises the kernel before filtering
+    slice_weights: tf.Tensor  # float32 [d+1, N], times what normalises it after filtering
     neighbors: tf.Tensor  # int32 [d+1, 2, M+1]; M, whose values are zero, where there is none
     gain: float
 
@@ -53,13 +55,16 @@ def _key_steps(extent: list[tf.Tensor], images: tf.Tensor) -> tuple[list[tf.Tens
     return steps, stride
 
 
-def build_lattice(features: list[tf.Tensor], image_of: tf.Tensor, images: tf.Tensor) -> Lattice:
+def build_lattice(
+    features: list[tf.Tensor], image_of: tf.Tensor, images: tf.Tensor, normalization: str = "symmetric"
+) -> Lattice:
     """Builds the lattice around the pixels of a batch.
 
     Args:
         features: d of float32 [N], none negative.
         image_of: int64 [N], the image that every pixel belongs to.
         images: the number of images.
+        normalization: of the kernel, see `DenseCRF`.
     """
     d = len(features)
     scale = elevation(d)
@@ -108,34 +113,40 @@ def build_lattice(features: list[tf.Tensor], image_of: tf.Tensor, images: tf.Ten
         return tf.concat([neighbor, [none]], axis=0)
 
     neighbors = tf.stack([tf.stack([look_up(found - step), look_up(found + step)]) for step in steps])
-    lattice = Lattice(vertices, tf.stack(weights), neighbors, 1 / (1 + 2.0**-d))
-    response = apply(lattice, tf.ones_like(features[0])[:, None])[:, 0]
-    return lattice._replace(weights=lattice.weights / tf.sqrt(response + 1e-20))
+    weights = tf.stack(weights)
+    lattice = Lattice(vertices, weights, weights, neighbors, 1 / (1 + 2.0**-d))
+    response = apply(lattice, tf.ones_like(features[0])[:, None])[:, 0] + 1e-20
+    return lattice._replace(
+        splat_weights=weights / response ** {"symmetric": 0.5, "before": 1.0}.get(normalization, 0.0),
+        slice_weights=weights / response ** {"symmetric": 0.5, "after": 1.0}.get(normalization, 0.0),
+    )
 
 
 def apply(lattice: Lattice, values: tf.Tensor) -> tf.Tensor:
     """Filters values of the pixels, float [N, C], with the normalised Gaussian kernel; differentiable in them."""
-    weights = tf.cast(lattice.weights, values.dtype)
+    before, after = (tf.cast(weights, values.dtype) for weights in (lattice.splat_weights, lattice.slice_weights))
     corners = range(lattice.vertices.shape[0])
 
-    def splat_blur_slice(values, directions):
+    def splat_blur_slice(values, splat_weights, slice_weights, directions):
         lattice_size = tf.shape(lattice.neighbors)[2]
         on_lattice = tf.add_n(
             [
-                tf.math.unsorted_segment_sum(weights[r][:, None] * values, lattice.vertices[r], lattice_size)
+                tf.math.unsorted_segment_sum(splat_weights[r][:, None] * values, lattice.vertices[r], lattice_size)
                 for r in corners
             ]
         )
         for direction in directions:
-            before, after = lattice.neighbors[direction][0], lattice.neighbors[direction][1]
-            on_lattice += 0.5 * (tf.gather(on_lattice, before) + tf.gather(on_lattice, after))
-        sliced = tf.add_n([weights[r][:, None] * tf.gather(on_lattice, lattice.vertices[r]) for r in corners])
+            previous, following = lattice.neighbors[direction][0], lattice.neighbors[direction][1]
+            on_lattice += 0.5 * (tf.gather(on_lattice, previous) + tf.gather(on_lattice, following))
+        sliced = tf.add_n([slice_weights[r][:, None] * tf.gather(on_lattice, lattice.vertices[r]) for r in corners])
         return lattice.gain * sliced
 
     @tf.custom_gradient
     def filtered(values):
         # The transpose of splat, blur, slice is the same with the (symmetric) blurs in the opposite order.
-        return splat_blur_slice(values, corners), lambda gradient: splat_blur_slice(gradient, reversed(corners))
+        return splat_blur_slice(values, before, after, corners), lambda gradient: splat_blur_slice(
+            gradient, after, before, reversed(corners)
+        )
 
     return filtered(values)
 
@@ -144,20 +155,31 @@ def lattices(images: tf.Tensor, parameters) -> tuple[Lattice, Lattice]:
     """The lattices of both kernels of a CRF.
 
     Args:
-        images: uint8 or float [B, H, W, 3], RGB in 0..255.
-        parameters: has `bilateral_spatial_std`, `bilateral_color_std` and `spatial_std`.
+        images: numbers [B, H, W, channels].
+        parameters: a `DenseCRF`, or what has its attributes.
     """
     count, height, width = tf.unstack(tf.shape(images)[:3])
     pixels = tf.range(count * height * width)
     x = tf.cast(pixels % width, tf.float32)
     y = tf.cast(pixels // width % height, tf.float32)
     image_of = tf.cast(pixels // (width * height), tf.int64)
-    colors = tf.unstack(tf.reshape(tf.cast(images, tf.float32), [-1, 3]), axis=1)
-    std = np.float32(parameters.bilateral_spatial_std)
-    features = [x / std, y / std, *(color / np.float32(parameters.bilateral_color_std) for color in colors)]
-    bilateral = build_lattice(features, image_of, count)
-    std = np.float32(parameters.spatial_std)
-    return bilateral, build_lattice([x / std, y / std], image_of, count)
+    channels = images.shape[-1]
+    colors = tf.unstack(tf.reshape(tf.cast(images, tf.float32), [-1, channels]), axis=1)
+    # The lattice wants features that are not negative.
+    colors = [color - tf.minimum(tf.reduce_min(color), 0) for color in colors]
+
+    def positions(std):
+        y_std, x_std = np.broadcast_to(np.asarray(std, np.float32), 2)
+        return [x / x_std, y / y_std]
+
+    color_stds = np.broadcast_to(np.asarray(parameters.bilateral_color_std, np.float32), channels)
+    bilateral = positions(parameters.bilateral_spatial_std)
+    bilateral += [color / std for color, std in zip(colors, color_stds, strict=True)]
+    normalization = getattr(parameters, "normalization", "symmetric")
+    return (
+        build_lattice(bilateral, image_of, count, normalization),
+        build_lattice(positions(parameters.spatial_std), image_of, count, normalization),
+    )
 
 
 class MeanField:
@@ -167,12 +189,14 @@ class MeanField:
         """Starts with the softmax of the unaries as beliefs.
 
         Args:
-            images: uint8 or float [B, H, W, 3], RGB in 0..255.
+            images: numbers [B, H, W, channels].
             unaries: float [B, H, W, C], log P; everything is computed in their dtype.
             parameters: a `DenseCRF`, or what has its attributes.
             compatibility: float [C, C], mu: what it costs that a pixel has the label of the row and another one that of
-                the column; by default Potts, 1 off the diagonal.
+                the column; by default the parameters', or Potts, 1 off the diagonal.
         """
+        if compatibility is None and getattr(parameters, "compatibility", None) is not None:
+            compatibility = tf.constant(parameters.compatibility, unaries.dtype)
         self._shape = tf.shape(unaries)
         self._static_shape = unaries.shape
         self._bilateral, self._spatial = lattices(images, parameters)
@@ -187,7 +211,7 @@ class MeanField:
         beliefs = tf.nn.softmax(self._scores)
         messages = self._weights[0] * apply(self._bilateral, beliefs) + self._weights[1] * apply(self._spatial, beliefs)
         if self._compatibility is None:
-            # Potts: what all other classes say against a class is, up to a constant per pixel, what it says for itself.
+            # Potts: the penalty from the other labels equals minus the own message, up to a constant per pixel.
             self._scores = self._unaries + messages
         else:
             self._scores = self._unaries - tf.linalg.matmul(messages, self._compatibility, transpose_b=True)
@@ -216,8 +240,21 @@ def unaries(probabilities: tf.Tensor) -> tf.Tensor:
 class ImageMeanField(MeanField):
     """The same for one image, with arrays instead of tensors."""
 
-    def __init__(self, image: np.ndarray, probabilities: np.ndarray, parameters):
-        """Args: image: uint8 [H, W, 3]; probabilities: float32 [H, W, C]; parameters: a `DenseCRF`."""
+    def __init__(self, parameters, image: np.ndarray, probabilities: np.ndarray):
+        """Starts with the probabilities as beliefs.
+
+        Args:
+            parameters: a `DenseCRF`.
+            image: numbers [H, W, channels].
+            probabilities: float32 [H, W, C].
+
+        Raises:
+            UserError: for a volume, or features that no lattice can hold.
+        """
+        if image.ndim != 3:
+            raise UserError("dense CRF: backend 'tensorflow' takes images only, no volumes; use 'numba'")
+        for kernel in parameters.kernels(image):
+            check_reach(kernel.features)
         super().__init__(tf.convert_to_tensor(image[None]), unaries(probabilities[None]), parameters)
 
     def marginals(self) -> np.ndarray:
