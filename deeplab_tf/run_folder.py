@@ -55,9 +55,16 @@ def evaluation_files(name: str = "") -> EvaluationFiles:
     return EvaluationFiles(f"evaluation{suffix}.json", f"evaluation{suffix}_images.npz", f"overlays{suffix}")
 
 
-def evaluation_name(checkpoint: str = "latest", limit: int | None = None) -> str:
-    """The name of an evaluation: "" for the latest checkpoint on all images, else "best", "first7" or "best_first7"."""
-    return "_".join(([checkpoint] if checkpoint != "latest" else []) + ([f"first{limit}"] if limit else []))
+def evaluation_name(checkpoint: str = "latest", limit: int | None = None, submitted: str | None = None) -> str:
+    """The name of an evaluation: "" for the latest checkpoint on all images, else "best", "first7" or "best_first7".
+
+    Args:
+        checkpoint: "latest" or "best".
+        limit: number of images, where not all of the split are evaluated.
+        submitted: the split, where masks for a server are written as well: "test".
+    """
+    parts = [checkpoint] if checkpoint != "latest" else []
+    return "_".join(parts + ([f"first{limit}"] if limit else []) + ([submitted] if submitted else []))
 
 
 def image_counts_beside(figures: pathlib.Path) -> pathlib.Path:

@@ -11,7 +11,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import tqdm
 from absl import flags as absl_flags
@@ -33,12 +32,16 @@ class Row:
         name: of its flagfile.
         title: as in the table.
         published: mean IoU in percent by stage, "network" and "crf"; those that the table has.
+        source: where the published figures come from, see experiments/README.md.
+        split: to evaluate; None: the val_split of the row. The masks of "test" are scored by a server.
         evaluated: whether the row's figures are wanted, not its weights alone.
     """
 
     name: str
     title: str
     published: dict[str, float]
+    source: str = "text"
+    split: str | None = None
     evaluated: bool = True
 
     @functools.cached_property
@@ -80,7 +83,7 @@ class Row:
         crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         return {
             "dataset": self.settings["dataset"],
-            "split": recipe.val_split,
+            "split": self.split or recipe.val_split,
             "limit": None,
             "checkpoint": f"ckpt-{recipe.max_steps}",
             "scales": list(scales),
@@ -95,14 +98,14 @@ class Row:
         from deeplab_tf import data
         from deeplab_tf.evaluation import StoredEvaluation
 
-        path = self.model_dir / run_folder.evaluation_files().figures
+        path = self.model_dir / run_folder.evaluation_files(run_folder.evaluation_name(submitted=self.split)).figures
         if not (self.trained() and path.is_file()):
             return None
         try:
             evaluation = StoredEvaluation.load(path)
         except UserError:
             return None
-        images = data.info(self.settings["dataset"], FLAGS.data_dir).splits[self.recipe.val_split]
+        images = data.info(self.settings["dataset"], FLAGS.data_dir).splits[self.split or self.recipe.val_split]
         wanted = self.wanted()
         made_with = {name: evaluation.made_with.get(name) for name in wanted}
         if wanted["crf"] is None:
@@ -111,18 +114,35 @@ class Row:
             return None
         return {stage: 100 * value for stage, value in evaluation.mean_iou.items()}
 
+    def searched(self) -> bool:
+        """Whether the run has CRF parameters that were searched for its last checkpoint, as Sec. 4.1.1 says."""
+        from deeplab_tf.crf.dense_crf import read_searched_for
+
+        crf_file = self.model_dir / run_folder.CRF_FILE
+        searched_for = read_searched_for(crf_file) if crf_file.is_file() else {}
+        return searched_for.get("checkpoint") == f"ckpt-{self.recipe.max_steps}"
+
+    @property
+    def submission_dir(self) -> pathlib.Path:
+        """Folder of the masks for a server."""
+        return self.model_dir / "submission"
+
     def run(self) -> None:
-        """Trains and evaluates what is missing."""
+        """Trains, searches the CRF's parameters and evaluates, what of that is missing."""
         if self.pretraining is not None and not self.pretraining.trained():
             self.pretraining.run()
         if not self.trained():
             self._command("train.py")
+        if self.evaluated and "crf" in self.settings and not self.searched():
+            self._command("tools/search_crf.py")
         if self.evaluated and self.measured() is None:
-            self._command("evaluate.py")
+            submission = [f"--val_split={self.split}", f"--submission_dir={self.submission_dir}"] if self.split else []
+            self._command("evaluate.py", *submission)
 
-    def _command(self, name: str) -> None:
-        given = [f"--{flag}={FLAGS[flag].value}" for flag in ("data_dir", "raw_dir") if FLAGS[flag].value]
-        command = [sys.executable, name, f"--flagfile={EXPERIMENTS / self.name}.flags", *given]
+    def _command(self, name: str, *options: str) -> None:
+        obeyed = [flag for flag in ("data_dir", "raw_dir") if FLAGS[flag].value and flag in flags.OBEYED[name]]
+        given = [f"--{flag}={FLAGS[flag].value}" for flag in obeyed]
+        command = [sys.executable, name, f"--flagfile={EXPERIMENTS / self.name}.flags", *given, *options]
         print("running   ", " ".join(["python", *command[1:]]), flush=True)
         if subprocess.run(command).returncode:
             raise UserError(f"{self.name}: {name} stopped, see above; the same command goes on from there")
@@ -135,10 +155,14 @@ def main() -> None:
             FLAGS[name].value = os.path.abspath(os.path.expanduser(FLAGS[name].value))
     os.chdir(REPOSITORY)
     tables = json.loads((EXPERIMENTS / "published.json").read_text(encoding="utf-8"))
-    if str(FLAGS.table) not in tables:
-        raise UserError(f"--table={FLAGS.table}: found no experiments for it; there are {', '.join(tables)}")
     rows = [
-        Row(row["row"], row["title"], {stage: row[stage] for stage in ("network", "crf") if stage in row})
+        Row(
+            row["row"],
+            row["title"],
+            {stage: row[stage] for stage in ("network", "crf") if stage in row},
+            row["source"],
+            row.get("split"),
+        )
         for row in tables[str(FLAGS.table)]
     ]
     if FLAGS.dry_run:
@@ -155,16 +179,24 @@ def table(rows: list[Row]) -> str:
     lines = [f"{'mean IoU, %':<{width}}{'published':>12}{'with CRF':>10}{'measured':>12}{'with CRF':>10}"]
     for row in rows:
         measured = row.measured()
-        figures = [figure(row.published, "network"), figure(row.published, "crf")]
-        figures += [figure(measured or {}, "network"), figure(measured or {}, "crf")]
+        mark = "?" if "unverified" in row.source or "inferred" in row.source else ""
+        figures = [figure(row.published, stage, mark) for stage in ("network", "crf")]
+        figures += [figure({} if row.split else measured or {}, stage) for stage in ("network", "crf")]
         state = "" if measured else "   to be evaluated" if row.trained() else "   to be trained"
+        if measured and row.split:
+            state = f"   masks for the server: {row.submission_dir}"
         lines.append(f"{row.title:<{width}}{figures[0]:>12}{figures[1]:>10}{figures[2]:>12}{figures[3]:>10}{state}")
+    lines.append("\npublished figures, from arXiv 1606.00915v2:")
+    sources = {row.source: [other.title for other in rows if other.source == row.source] for row in rows}
+    lines += [
+        f"  {source}" + (f" ({'; '.join(titles)})" if len(sources) > 1 else "") for source, titles in sources.items()
+    ]
     return "\n".join(lines)
 
 
-def figure(values: dict[str, float], stage: str) -> str:
-    """A percentage as text."""
-    return f"{values[stage]:.2f}" if stage in values else "-"
+def figure(values: dict[str, float], stage: str, mark: str = "") -> str:
+    """A percentage as text, with a mark where something about it is not verified."""
+    return f"{values[stage]:.2f}{mark}" if stage in values else "-"
 
 
 def estimate(rows: list[Row]) -> str:
@@ -176,41 +208,26 @@ def estimate(rows: list[Row]) -> str:
                 missing.setdefault(run.model_dir, run)
     if not missing:
         return "Nothing is left to train."
-    lines, total = (
-        ["left to train, and how long it would take here by the time of one crop, forward and backward:"],
-        0.0,
-    )
+    lines, total = ["left to train, and how long it would take here, by the time of the update that is made:"], 0.0
     for run in tqdm.tqdm(list(missing.values()), "timing", leave=False):
-        settings = run.settings
-        steps, batch = int(settings["max_steps"]), int(settings["batch_size"])
-        seconds = seconds_per_crop(
-            settings["backbone"], settings["head"], settings["scales"], int(settings["crop_size"])
-        )
-        total += seconds * steps * batch
+        recipe = run.recipe
+        timed = dataclasses.replace(recipe, max_steps=1, learning_rate=0.0, initial_weights=None)
+        seconds = measured_update(timed, run.settings["dataset"])
+        total += seconds * recipe.max_steps
         lines.append(
-            f"  {run.name:<32} {steps:>6} updates of {batch:>2} crops of {settings['crop_size']}, "
-            f"{seconds:.2f} s each: {duration(seconds * steps * batch)}"
+            f"  {run.name:<32} {recipe.max_steps:>6} updates of {recipe.batch_size:>2} crops of {recipe.crop_size}, "
+            f"{seconds:.2f} s each: {duration(seconds * recipe.max_steps)}"
         )
-    return "\n".join([*lines, f"together {duration(total)}, without the evaluations"])
+    return "\n".join([*lines, f"together {duration(total)}, without reading the data and the evaluations"])
 
 
 @functools.lru_cache
-def seconds_per_crop(backbone: str, head: str, scales: str, crop_size: int) -> float:
-    """Measures the forward and backward pass of one crop; the second of two, eagerly."""
-    import tensorflow as tf
+def measured_update(recipe: Recipe, dataset: str) -> float:
+    """Seconds of one update; equal updates of several rows are timed once."""
+    from deeplab_tf import data
+    from deeplab_tf.training.timing import seconds_per_update
 
-    from deeplab_tf import DeepLab
-
-    model = DeepLab(backbone, head, scales=[float(scale) for scale in scales.split(",")])
-    image = tf.zeros((1, crop_size, crop_size, 3))
-    for _ in range(2):
-        started = time.perf_counter()
-        with tf.GradientTape() as tape:
-            loss = tf.add_n([tf.reduce_mean(scores) for scores in model.score_maps(image, training=True).values()])
-        gradients = tape.gradient(loss, model.trainable_variables)
-        float(tf.reduce_sum(gradients[0]))  # waits for an accelerator
-        seconds = time.perf_counter() - started
-    return seconds
+    return seconds_per_update(recipe, data.info(dataset).num_classes)
 
 
 def duration(seconds: float) -> str:

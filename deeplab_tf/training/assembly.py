@@ -100,7 +100,7 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = _model(model_dir, info.num_classes, recipe, chief)
-        optimizer = _optimizer(model, recipe)
+        optimizer = build_optimizer(model, recipe)
         step = orbit.utils.create_global_step()
         checkpoints = Checkpoints(
             model_dir,
@@ -151,13 +151,7 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
         model = DeepLab.from_config(run_folder.read_description(model_dir)["model"])
     else:
-        names = ("backbone", "head", "output_stride", "scales", "atrous", "average_pool", "dropout")
-        options = {name: getattr(recipe, name) for name in names}
-        options["batch_norm"] = None if recipe.batch_norm == "auto" else recipe.batch_norm
-        options |= weights.arguments_for(
-            recipe.initial_weights, recipe.backbone, recipe.head, recipe.average_pool or None
-        )
-        model = DeepLab(num_classes=num_classes, dtype=recipe.precision, **options)
+        model = build_model(recipe, num_classes)
         if recipe.initial_weights:
             report = weights.load(model, recipe.initial_weights, seed=recipe.seed)
     if model.atrous == "winograd":
@@ -170,7 +164,17 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     return model
 
 
-def _optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimizer:
+def build_model(recipe: Recipe, num_classes: int) -> DeepLab:
+    """The network that a recipe names, as its initial weights need it, with fresh weights."""
+    names = ("backbone", "head", "output_stride", "scales", "atrous", "average_pool", "dropout")
+    options = {name: getattr(recipe, name) for name in names}
+    options["batch_norm"] = None if recipe.batch_norm == "auto" else recipe.batch_norm
+    options |= weights.arguments_for(recipe.initial_weights, recipe.backbone, recipe.head, recipe.average_pool or None)
+    return DeepLab(num_classes=num_classes, dtype=recipe.precision, **options)
+
+
+def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimizer:
+    """The optimizer that a recipe names, with its slots, for a model."""
     schedule = learning_rate_schedule(
         recipe.schedule, recipe.learning_rate, recipe.max_steps, step_size=recipe.step_size
     )
