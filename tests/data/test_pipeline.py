@@ -257,3 +257,10 @@ def test_a_cut_short_or_missing_file_is_named(numbered, tmp_path):
     (tmp_path / "train-00001-of-00002.tfrecord").write_bytes(whole)
     with pytest.raises(UserError, match="train-00000-of-00002.tfrecord: not a whole"):
         data.evaluation_pipeline(tmp_path, "train")
+
+
+def test_an_empty_split_is_one_line(tmp_path):
+    (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    with pytest.raises(UserError, match="split 'train' has no examples"):
+        data.training_pipeline(tmp_path, "train", batch_size=2)
+    assert list(data.evaluation_pipeline(tmp_path, "train")) == []
