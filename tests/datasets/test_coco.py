@@ -162,3 +162,14 @@ def test_annotations_of_nothing_but_brackets_are_one_line(coco):
     coco.text("annotations/instances_train2017.json", "[" * 200_000)
     with pytest.raises(UserError, match="cannot be read as COCO's instance annotations"):
         coco.prepare("coco/things")
+
+
+@pytest.mark.slow
+def test_beam_in_other_processes_knows_the_types_of_the_builder(coco):
+    pytest.importorskip("apache_beam")
+    options = "runner=DirectRunner,direct_num_workers=2,direct_running_mode=multi_processing"
+    on_beam = coco.examples(coco.prepare("coco/things", beam_pipeline_options=options), "train")
+    plain = coco.examples(coco.prepare("coco/things", overwrite=True), "train")
+    assert sorted(on_beam) == sorted(plain)
+    for name, example in plain.items():
+        np.testing.assert_array_equal(on_beam[name]["label"], example["label"])
