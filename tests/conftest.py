@@ -10,6 +10,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from tests import helpers  # noqa: E402
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
@@ -40,11 +42,10 @@ def _network(scales=(1.0,), num_classes=CLASSES, **arguments):
     import keras
 
     from deeplab_tf import DeepLab
-    from tests.helpers import randomise
 
     keras.utils.set_random_seed(3)
     model = DeepLab("resnet_tiny", "linear", num_classes, scales=scales, batch_norm="frozen", **arguments)
-    return randomise(model)
+    return helpers.randomise(model)
 
 
 @pytest.fixture(scope="session")
@@ -62,17 +63,10 @@ def segmenter():
     return Segmenter(_network(), info=info("shapes"))
 
 
-def _photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    coarse = rng.uniform(0, 255, (height // 12 + 2, width // 12 + 2, 3))
-    fine = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width] + rng.normal(0, 12, (height, width, 3))
-    return np.clip(fine, 0, 255).astype(np.uint8)
-
-
 @pytest.fixture(scope="session")
 def photograph():
     """A function that makes a random image of patches and noise, uint8 [height, width, 3]."""
-    return _photograph
+    return helpers.photograph
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +79,7 @@ def make_examples():
         for i, (height, width) in enumerate(sizes):
             blocks = np.kron(rng.choice([0, 1, 2, 5, 255], (8, 8)), np.ones((8, 8)))
             label = blocks[:height, :width].astype(np.uint8)
-            image = _photograph(height, width, i)
+            image = helpers.photograph(height, width, i)
             examples.append({"image": image, "label": label, "filename": f"{i}.jpg".encode()})
         return examples
 

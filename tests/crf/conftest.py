@@ -4,25 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-
-def degraded(labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
-    """Probabilities as a network of output stride 8 would give them: noisy scores of a coarse grid, interpolated.
-
-    `labels` outside 0..classes-1 have no preferred class. Returns float32 [H, W, classes].
-    """
-    coarse = labels[::8, ::8]
-    scores = np.random.default_rng(seed).normal(0, 1.5, (*coarse.shape, classes))
-    known = coarse < classes
-    scores[known, coarse[known]] += 5
-    height, width = labels.shape
-    for axis, size in enumerate((height, width)):
-        position = np.arange(size) / 8
-        low = np.minimum(position.astype(int), scores.shape[axis] - 1)
-        high = np.minimum(low + 1, scores.shape[axis] - 1)
-        fraction = np.expand_dims(position - low, tuple(i for i in range(3) if i != axis))
-        scores = np.take(scores, low, axis) * (1 - fraction) + np.take(scores, high, axis) * fraction
-    probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
+from benchmarks.crf import degraded
 
 
 @pytest.fixture(scope="session")

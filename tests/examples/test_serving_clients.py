@@ -28,7 +28,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.serving import export_saved_model
 from deeplab_tf.serving.warmup import WARMUP_FILE
-from tests.helpers import randomise
+from tests.helpers import photograph, randomise
 
 grpc = pytest.importorskip("grpc", reason="needs grpcio, which tensorflow-serving-api brings")
 pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
@@ -67,10 +67,8 @@ def models(versions) -> dict:
 def photographs(tmp_path_factory) -> pathlib.Path:
     """A folder of images as users have them, of two sizes."""
     folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
     for i, (height, width) in enumerate([(48, 64), (70, 53), (48, 64), (48, 64)]):
-        coarse = np.kron(rng.uniform(0, 255, (height // 12 + 1, width // 12 + 1, 3)), np.ones((12, 12, 1)))
-        picture = Image.fromarray(coarse[:height, :width].astype(np.uint8))
+        picture = Image.fromarray(photograph(height, width, seed=i))
         if i < 2:
             picture.save(folder / f"{i}.png")
         elif i == 2:

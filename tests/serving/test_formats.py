@@ -11,22 +11,14 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
 from deeplab_tf.serving import export_litert, export_onnx
+from tests.helpers import photograph, randomise
 
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     keras.utils.set_random_seed(0)
     model = DeepLab("resnet_tiny", "aspp_s", num_classes=8, scales=(0.5, 1.0))
-    rng = np.random.default_rng(0)
-    for weight in model.network.weights:
-        if weight.path.endswith("kernel"):
-            weight.assign(rng.normal(0, np.sqrt(1 / np.prod(weight.shape[:-1])), weight.shape))
-    return Segmenter(model, info=info("shapes"), mirror=True)
-
-
-def patches(height: int, width: int) -> np.ndarray:
-    coarse = np.random.default_rng(1).integers(0, 256, (height // 9 + 1, width // 9 + 1, 3))
-    return np.kron(coarse, np.ones((9, 9, 1)))[:height, :width].astype(np.uint8)
+    return Segmenter(randomise(model), info=info("shapes"), mirror=True)
 
 
 def check(found: dict[str, np.ndarray], expected) -> None:
@@ -40,7 +32,7 @@ def test_onnx_of_any_size(segmenter, tmp_path):
     session = onnxruntime.InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
     for size in ((90, 75), (41, 120)):
-        image = patches(*size)
+        image = photograph(*size)
         check(dict(zip(names, session.run(None, {"images": image[None]}), strict=True)), segmenter(image))
     assert "kite" in session.get_modelmeta().custom_metadata_map["class_names"]
 
@@ -48,7 +40,7 @@ def test_onnx_of_any_size(segmenter, tmp_path):
 @pytest.mark.parametrize("outputs", [["labels", "probabilities"], ["labels"]])
 def test_litert_of_one_size(segmenter, tmp_path, outputs):
     path = export_litert(segmenter, tmp_path / "model.tflite", image_size=(90, 75), outputs=outputs)
-    image = patches(90, 75)
+    image = photograph(90, 75)
     found = Interpreter(str(path)).get_signature_runner()(images=image[None])
     assert sorted(found) == outputs
     expected = segmenter(image)
