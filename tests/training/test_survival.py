@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,20 @@ STEPS = 30
 def never_stopped(tmp_path_factory) -> np.ndarray:
     moved, _ = trained(tmp_path_factory.mktemp("never_stopped") / "run", max_steps=STEPS)
     return moved
+
+
+@pytest.fixture(scope="module")
+def folder_stopped_at_8(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("stopped_at_8")
+    trained(folder / "run", max_steps=STEPS, stop_at=8)
+    return folder
+
+
+@pytest.fixture
+def stopped_at_8(folder_stopped_at_8, tmp_path) -> pathlib.Path:
+    """A copy of a run that was stopped at step 8 of `STEPS`."""
+    shutil.copytree(folder_stopped_at_8, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run"
 
 
 def start(model_dir: pathlib.Path, **settings) -> subprocess.Popen:
@@ -76,37 +91,34 @@ def test_sigterm_saves_first(tmp_path, never_stopped):
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
-def test_a_checkpoint_cut_short_is_passed_over(tmp_path, never_stopped, suffix, capsys):
-    trained(tmp_path / "run", max_steps=STEPS, stop_at=8)
-    last = tmp_path / "run/checkpoints" / f"ckpt-8.{suffix}"
+def test_a_checkpoint_cut_short_is_passed_over(stopped_at_8, never_stopped, suffix, capsys):
+    last = stopped_at_8 / "checkpoints" / f"ckpt-8.{suffix}"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    moved, _ = trained(tmp_path / "run", max_steps=STEPS)
+    moved, _ = trained(stopped_at_8, max_steps=STEPS)
     assert "ckpt-8 cannot be read and is passed over" in capsys.readouterr().err
     np.testing.assert_array_equal(moved, never_stopped)
 
 
-def test_no_readable_checkpoint_is_an_error(tmp_path):
-    trained(tmp_path / "run", stop_at=2)
-    for path in (tmp_path / "run/checkpoints").glob("ckpt-*"):
+def test_no_readable_checkpoint_is_an_error(stopped_at_8):
+    for path in (stopped_at_8 / "checkpoints").glob("ckpt-*"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 1 checkpoints"):
-        trained(tmp_path / "run")
+    with pytest.raises(UserError, match="none of the 3 checkpoints"):
+        trained(stopped_at_8, max_steps=STEPS)
 
 
-def test_a_full_disk_is_one_line_and_spoils_nothing(tmp_path, never_stopped):
-    trained(tmp_path / "run", max_steps=STEPS, stop_at=4)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")}
+def test_a_full_disk_is_one_line_and_spoils_nothing(stopped_at_8, never_stopped):
+    before = {path.name: path.read_bytes() for path in (stopped_at_8 / "checkpoints").glob("ckpt-*")}
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # No file beyond 100 kB: as a disk that is full.
     try:
-        with pytest.raises(UserError, match=r"checkpoint of step 6 could not be written.*make room.*ckpt-4"):
-            trained(tmp_path / "run", max_steps=STEPS)
+        with pytest.raises(UserError, match=r"checkpoint of step 10 could not be written.*make room.*ckpt-8"):
+            trained(stopped_at_8, max_steps=STEPS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")} == before
-    moved, _ = trained(tmp_path / "run", max_steps=STEPS)
+    assert {path.name: path.read_bytes() for path in (stopped_at_8 / "checkpoints").glob("ckpt-*")} == before
+    moved, _ = trained(stopped_at_8, max_steps=STEPS)
     np.testing.assert_array_equal(moved, never_stopped)
 
 
@@ -126,6 +138,16 @@ def validated(model_dir, calls=None, **options):
         return {"mean_iou": FIGURES[step]}
 
     return trained(model_dir, validate=validate, **VALIDATED | options)
+
+
+@pytest.fixture(scope="module")
+def validated_folders(tmp_path_factory) -> dict[int, pathlib.Path]:
+    """Of runs with validations, one whole and one stopped at step 11."""
+    folders = {stop_at: tmp_path_factory.mktemp(f"validated_{stop_at}") for stop_at in (11, 14)}
+    validated(folders[11] / "run", stop_at=11)
+    shutil.copytree(folders[11], folders[14], dirs_exist_ok=True)
+    validated(folders[14] / "run")
+    return folders
 
 
 def best_figures(model_dir):
@@ -151,9 +173,9 @@ def test_validations_and_the_best_are_the_same_wherever_it_was_stopped(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "no_data", "no_index"])
-def test_the_last_step_s_checkpoint_is_written_again_when_damaged(tmp_path, damage):
+def test_the_last_step_s_checkpoint_is_written_again_when_damaged(tmp_path, validated_folders, damage):
     """And best/ keeps what is readable."""
-    validated(tmp_path / "run")
+    shutil.copytree(validated_folders[14], tmp_path, dirs_exist_ok=True)
     reference = toy.saved(tmp_path / "run")
     data, index = (tmp_path / f"run/checkpoints/ckpt-14.{suffix}" for suffix in ("data-00000-of-00001", "index"))
     content = bytearray(data.read_bytes())
@@ -186,27 +208,26 @@ def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0garbage"])
-def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(tmp_path, never_stopped, content):
-    trained(tmp_path / "run", max_steps=STEPS, stop_at=8)
-    state = tmp_path / "run/checkpoints/checkpoint"
+def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(stopped_at_8, never_stopped, content):
+    state = stopped_at_8 / "checkpoints/checkpoint"
     state.unlink() if content is None else state.write_bytes(content)
-    assert latest_checkpoint(tmp_path / "run").endswith("ckpt-8")
+    assert latest_checkpoint(stopped_at_8).endswith("ckpt-8")
     steps = []
-    moved, _ = trained(tmp_path / "run", max_steps=STEPS, on_loop=lambda step, scalars: steps.append(step))
+    moved, _ = trained(stopped_at_8, max_steps=STEPS, on_loop=lambda step, scalars: steps.append(step))
     assert steps[0] == 10
     np.testing.assert_array_equal(moved, never_stopped)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
-def test_a_damaged_best_json_does_not_stop_the_run_nor_lose_the_best(tmp_path, content):
-    validated(tmp_path / "run", stop_at=11)
+def test_a_damaged_best_json_does_not_stop_the_run_nor_lose_the_best(tmp_path, validated_folders, content):
+    shutil.copytree(validated_folders[11], tmp_path, dirs_exist_ok=True)
     (tmp_path / "run/best/best.json").write_bytes(content)
     validated(tmp_path / "run")
     assert best_checkpoint(tmp_path / "run").endswith("best/ckpt-8")
 
 
-def test_remains_of_killed_processes_are_removed(tmp_path):
-    validated(tmp_path / "run", stop_at=11)
+def test_remains_of_killed_processes_are_removed(tmp_path, validated_folders):
+    shutil.copytree(validated_folders[11], tmp_path, dirs_exist_ok=True)
     run = tmp_path / "run"
     (run / "checkpoints/ckpt-12_temp").mkdir()
     (run / ".checkpoints-of-host-77").mkdir()
