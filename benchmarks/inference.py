@@ -3,19 +3,16 @@
 python benchmarks/inference.py                                        ResNet-101 ASPP-L, 513x513, one and three scales
 python benchmarks/inference.py --precisions=bfloat16 --batches=1,8    throughput too
 
-Both sides go from uint8 images to the labels of every pixel. Ours is the `serving_default` signature of a SavedModel,
-loaded from disk; "unfolded" is the Keras model as training has it, in a graph. PyTorch runs in channels_last under
-inference_mode: as it is written, with batch norm folded, and compiled (inductor, weights frozen); in bfloat16 by
-autocast and with its weights converted. Its fastest counts.
+Both sides go from uint8 images to the labels of every pixel, on the device that TensorFlow takes. Ours is the
+`serving_default` signature of a SavedModel, loaded from disk; "unfolded" is the Keras model as training has it, in a
+graph. PyTorch runs in channels_last under inference_mode: as it is written, with batch norm folded, and compiled
+(inductor, weights frozen); in bfloat16 by autocast and with its weights converted. Its fastest counts.
 """
 
 import os
-import pathlib
-import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -30,8 +27,6 @@ _THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of each side
 _COMPILE = flags.DEFINE_bool("compile", True, "Whether PyTorch also runs compiled; needs a C++ compiler.")
 
 CLASSES = 21
-RATES = (6, 12, 18, 24)
-STAGES = ((2, 3, 64, 1, 1), (3, 4, 128, 2, 1), (4, 23, 256, 1, 2), (5, 3, 512, 1, 4))
 
 
 def network():
@@ -85,65 +80,6 @@ def unfolded(model, scales: tuple[float, ...], precision: str):
     return lambda images: segment(images).numpy()
 
 
-def torch_network(model, folded: bool):
-    """The same network in PyTorch, written from the paper, with the weights of `model`."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    def tensor(weight):
-        return torch.from_numpy(weight.numpy().copy())
-
-    def conv(name: str, stride: int = 1, rate: int = 1) -> nn.Conv2d:
-        layer = model.network.get_layer(name)
-        kernel = tensor(layer.kernel).permute(3, 2, 0, 1).contiguous()
-        outputs, inputs, side = kernel.shape[:3]
-        made = nn.Conv2d(inputs, outputs, side, stride, rate * (side - 1) // 2, rate, bias=layer.use_bias)
-        made.weight.data = kernel
-        if layer.use_bias:
-            made.bias.data = tensor(layer.bias)
-        return made
-
-    def conv_bn(name: str, norm: str, **geometry) -> nn.Module:
-        layer = model.network.get_layer(norm)
-        made = nn.BatchNorm2d(layer.gamma.shape[0])
-        made.weight.data, made.bias.data = tensor(layer.gamma), tensor(layer.beta)
-        made.running_mean, made.running_var = tensor(layer.moving_mean), tensor(layer.moving_variance)
-        pair = conv(name, **geometry).eval(), made.eval()
-        return nn.utils.fuse_conv_bn_eval(*pair) if folded else nn.Sequential(*pair)
-
-    class Bottleneck(nn.Module):
-        def __init__(self, name: str, stride: int, rate: int, project: bool):
-            super().__init__()
-            self.reduce = conv_bn(f"res{name}_branch2a", f"bn{name}_branch2a", stride=stride)
-            self.conv3x3 = conv_bn(f"res{name}_branch2b", f"bn{name}_branch2b", rate=rate)
-            self.increase = conv_bn(f"res{name}_branch2c", f"bn{name}_branch2c")
-            self.shortcut = nn.Identity()
-            if project:
-                self.shortcut = conv_bn(f"res{name}_branch1", f"bn{name}_branch1", stride=stride)
-
-        def forward(self, x):
-            y = self.increase(F.relu(self.conv3x3(F.relu(self.reduce(x)))))
-            return F.relu(y + self.shortcut(x))
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            blocks = [conv_bn("conv1", "bn_conv1", stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-            for stage, count, _, stride, rate in STAGES:
-                for i in range(count):
-                    letter = "abc"[i] if stage in (2, 5) else f"b{i}" if i else "a"
-                    blocks.append(Bottleneck(f"{stage}{letter}", stride if i == 0 else 1, rate, i == 0))
-            self.features = nn.Sequential(*blocks)
-            self.aspp = nn.ModuleList(conv(f"fc1_c{i}", rate=rate) for i, rate in enumerate(RATES))
-
-        def forward(self, x):
-            x = self.features(x)
-            return sum(branch(x) for branch in self.aspp)
-
-    return Network().eval().to(memory_format=torch.channels_last)
-
-
 def pytorchs(model, scales: tuple[float, ...], precision: str, way: str):
     """The network in PyTorch as a function of uint8 images to labels.
 
@@ -153,26 +89,23 @@ def pytorchs(model, scales: tuple[float, ...], precision: str, way: str):
         precision: "float32" or "bfloat16".
         way: "as written", "folded", "converted" (folded, with weights in bfloat16) or "compiled" (folded).
     """
+    import pytorch_networks
     import torch
-    import torch.nn.functional as F
 
     torch.set_num_threads(_THREADS.value)
-    net = torch_network(model, folded=way != "as written")
+    device = pytorch_networks.device()
+    net = pytorch_networks.take_weights(pytorch_networks.ResNet(classes=CLASSES), model)
+    net = net if way == "as written" else pytorch_networks.fold(net)
     dtype = getattr(torch, precision) if way == "converted" else torch.float32
-    net = net.to(dtype)
-    mean = torch.tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
+    net = net.to(device, dtype, memory_format=torch.channels_last)
+
+    def scores(x):
+        return net(x.to(dtype, memory_format=torch.channels_last)).float()
 
     def segment(images):
-        x = images.permute(0, 3, 1, 2).flip(1) - mean
-        size = x.shape[2:]
-        maps = []
-        for scale in scales:
-            scaled = [round(scale * (side - 1)) + 1 for side in size]
-            inputs = x if scale == 1 else F.interpolate(x, scaled, mode="bilinear", align_corners=True)
-            maps.append(net(inputs.to(dtype, memory_format=torch.channels_last)).float())
-        maps = [F.interpolate(scores, maps[-1].shape[2:], mode="bilinear", align_corners=True) for scores in maps]
-        fused = torch.stack(maps).amax(0) if len(maps) > 1 else maps[0]
-        return F.interpolate(fused, size, mode="bilinear", align_corners=True).argmax(1).byte()
+        x = pytorch_networks.preprocess(images)
+        fused = pytorch_networks.score_maps(scores, x, scales)[-1]
+        return pytorch_networks.resize(fused, x.shape[2:]).argmax(1).byte()
 
     if way == "compiled":
         import torch._inductor.config
@@ -182,8 +115,12 @@ def pytorchs(model, scales: tuple[float, ...], precision: str, way: str):
 
     def call(images: np.ndarray) -> np.ndarray:
         autocast = precision == "bfloat16" and way != "converted"
-        with torch.inference_mode(way != "compiled"), torch.no_grad(), torch.autocast("cpu", enabled=autocast):
-            return segment(torch.from_numpy(images)).numpy()
+        with (
+            torch.inference_mode(way != "compiled"),
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+        ):
+            return segment(torch.from_numpy(images).to(device)).cpu().numpy()
 
     return call
 
