@@ -1,6 +1,5 @@
 """Runs, weight files, exports and prepared data of commit a40b266 go on working; README.md tells what they are."""
 
-import inspect
 import json
 import pathlib
 import shutil
@@ -97,9 +96,7 @@ def test_weights_of_the_run(file, unpacked, expected):
 
 @pytest.mark.parametrize("file", ["torchvision.weights.h5", "torchvision.keras"])
 def test_weights_of_another_stride_of_the_blocks(file, unpacked, expected):
-    new_name = "block_style" in inspect.signature(DeepLab).parameters
-    style = {"block_style": "pytorch"} if new_name else {"bottleneck": "torchvision"}
-    model = DeepLab("resnet_tiny", "linear", 8, scales=(1.0,), preprocessing="keras", **style)
+    model = DeepLab("resnet_tiny", "linear", 8, scales=(1.0,), preprocessing="keras", block_style="pytorch")
     weights.load(model, unpacked / file)
     np.testing.assert_allclose(model(expected["image"][np.newaxis]), expected["torchvision_scores"], **SCORES)
 
