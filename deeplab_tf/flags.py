@@ -167,7 +167,7 @@ _OTHERS = (
         least=0,
         most=1,
     ),
-    _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1, most=9),
+    _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1),
     _flag("reproduction", "dry_run", "bool", False, "Only list what is there, what is missing, and how long it takes."),
     _flag("scoring", "predictions", "string", None, "Folder of masks to score (.png, ...), also in folders below."),
     _flag("scoring", "labels", "string", None, "Folder of the true masks, named as the predictions."),
@@ -258,7 +258,7 @@ TOPICS = dict.fromkeys(
 
 _RECIPE = tuple(field.name for field in recipes.fields())
 _PREPARE = ("dataset", "data_dir", *(field.name for field in _OTHERS if field.topic == "prepare"))
-_INFERENCE = ("model_dir", "checkpoint", "eval_scales", "eval_mirror", "tile_size", "tile_overlap")
+_INFERENCE = ("model_dir", "checkpoint", "input_scale", "eval_scales", "eval_mirror", "tile_size", "tile_overlap")
 _SPLIT = ("dataset", "data_dir", "val_split", "limit")
 _NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm", "average_pool", "dropout")
 
@@ -433,6 +433,7 @@ def inference_options() -> dict[str, object]:
     """The flags of inference as `Segmenter.load` takes them, without the CRF."""
     return {
         "checkpoint": FLAGS.checkpoint,
+        "input_scale": FLAGS.input_scale,
         "scales": FLAGS.eval_scales,
         "mirror": FLAGS.eval_mirror,
         "tile_size": FLAGS.tile_size,

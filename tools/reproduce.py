@@ -86,6 +86,7 @@ class Row:
             "split": self.split or recipe.val_split,
             "limit": None,
             "checkpoint": f"ckpt-{recipe.max_steps}",
+            "input_scale": recipe.input_scale,
             "scales": list(scales),
             "mirror": recipe.eval_mirror,
             "tile_size": tiling and tiling.size,

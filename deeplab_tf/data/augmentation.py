@@ -39,6 +39,19 @@ def draw_window(example: dict, draws: tf.Tensor, crop_size: int, scales: tuple[f
     return example | {"offset": offset, "size": size, "target": target, "mirrored": mirror & (draws[3] < 0.5)}
 
 
+def resize_images(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Scales images bilinearly without antialiasing, centres of pixels aligned; at exactly 0.5 the mean of 2x2 pixels.
+
+    Args:
+        images: uint8 [..., H, W, 3].
+        size: int32 [2], height and width.
+
+    Returns:
+        uint8 [..., height, width, 3]; scaled colours are rounded.
+    """
+    return tf.cast(tf.image.resize(images, size, "bilinear") + 0.5, tf.uint8)
+
+
 def crop_image(example: dict, crop_size: int, mean_color: tuple[float, float, float]) -> tf.Tensor:
     """Cuts the window out of the image, scales it bilinearly without antialiasing, pads and mirrors it.
 
@@ -61,7 +74,7 @@ def crop_image(example: dict, crop_size: int, mean_color: tuple[float, float, fl
     window = tf.cond(
         tf.io.is_jpeg(encoded), decode_window, lambda: decode_image(encoded)[y : y + height, x : x + width]
     )
-    image = tf.cast(tf.image.resize(window, example["target"], "bilinear") + 0.5, tf.uint8)
+    image = resize_images(window, example["target"])
     missing = crop_size - example["target"]
     mean = tf.constant(np.rint(mean_color), tf.uint8)
 

@@ -13,6 +13,7 @@ from deeplab_tf import run_folder
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf.dense_crf import read_searched_for
+from deeplab_tf.data.augmentation import resize_images
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.graph import SegmentationGraph
 from deeplab_tf.inference.tiling import Tiling
@@ -73,6 +74,7 @@ class Segmenter:
         model: a `DeepLab`.
         crf: refines the probabilities of the network; None leaves them as they are.
         info: names and colours of the classes, needed for drawing.
+        input_scale: images are scaled by it first, as in training (`Recipe.input_scale`), and the probabilities back.
         scales: of the network's input, whose score maps are fused by maximum (Sec. 3.2); None: the model's own.
         mirror: whether the network sees the mirrored image too; the scores of the two are averaged at every pixel.
         tile_size: height and width, in pixels, of the tiles that larger images are cut into, so that the memory of the
@@ -97,6 +99,7 @@ class Segmenter:
         crf: DenseCRF | None = None,
         info: DatasetInfo | None = None,
         *,
+        input_scale: float = 1.0,
         scales: Sequence[float] | None = None,
         mirror: bool = False,
         tile_size: int | None = None,
@@ -107,6 +110,7 @@ class Segmenter:
         self.model = model
         self.crf = crf
         self.info = info
+        self.input_scale = input_scale
         self.scales = model.scales if scales is None else check_scales(scales)
         self.mirror = mirror
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
@@ -144,7 +148,7 @@ class Segmenter:
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
             scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
-            **options: further ones of `Segmenter`: mirror, tile_size, tile_overlap.
+            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -184,12 +188,13 @@ class Segmenter:
     def settings(self) -> dict[str, Any]:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
 
-        Keys: checkpoint (its name, or None), fingerprint (of the network and its present weights), scales, mirror,
+        Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), input_scale, scales, mirror,
         tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), crf (its parameters, or None).
         """
         return {
             "checkpoint": self.checkpoint,
             "fingerprint": run_folder.fingerprint(self.model),
+            "input_scale": self.input_scale,
             "scales": list(self.scales),
             "mirror": self.mirror,
             "tile_size": self.tiling and self.tiling.size,
@@ -200,6 +205,7 @@ class Segmenter:
     def __repr__(self) -> str:
         model = self.model
         parts = [f"{model.backbone} {model.head}", f"{model.num_classes} classes", f"scales {self.scales}"]
+        parts += [f"input scale {self.input_scale:g}"] if self.input_scale != 1 else []
         parts += ["mirror"] if self.mirror else []
         parts += [f"tiles of {self.tiling.size} overlapping by {self.tiling.overlap}"] if self.tiling else []
         parts += [repr(self.crf)] if self.crf else []
@@ -236,6 +242,14 @@ class Segmenter:
 
     def batch_without_crf(self, images: np.ndarray) -> list[Segmentation]:
         """Segments images of one size, uint8 [B, H, W, 3], with the network alone, in one call of it."""
+        if self.input_scale == 1:
+            return self._at_own_size(images)
+        size = images.shape[1:3]
+        scaled = resize_images(images, [max(1, round(self.input_scale * side)) for side in size]).numpy()
+        of_scaled = [segmentation.probabilities for segmentation in self._at_own_size(scaled)]
+        return [Segmentation(tf.image.resize(probabilities, size).numpy()) for probabilities in of_scaled]
+
+    def _at_own_size(self, images: np.ndarray) -> list[Segmentation]:
         height, width = images.shape[1:3]
         score_maps = self._score_maps(images)
         return [

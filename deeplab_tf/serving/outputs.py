@@ -33,6 +33,11 @@ class Outputs:
             raise UserError(f"outputs={','.join(names)!r}: expected one or more of {', '.join(OUTPUTS)}")
         self.names = tuple(name for name in OUTPUTS if name in names)
         self.num_classes = segmenter.model.num_classes
+        if segmenter.input_scale != 1:
+            raise UserError(
+                f"--input_scale={segmenter.input_scale:g}: an export does not scale images; give --input_scale=1, and "
+                "scale them before it"
+            )
         self._graph = segmenter.graph(precision)
         self._crf = segmenter.crf and dataclasses.replace(segmenter.crf, backend="tensorflow")
         self._in_bands = in_bands

@@ -82,6 +82,14 @@ class Recipe:
     )
     val_split: str = _data("string", "val", "Split to validate and evaluate on.", may_change=True)
 
+    input_scale: float = _data(
+        "float",
+        1.0,
+        "Size at which images are seen, in training and in inference: 0.5 is half the height and width.",
+        least=0.05,
+        most=4,
+    )
+
     backbone: str = _model(
         "enum",
         "resnet101",
@@ -274,6 +282,7 @@ class Recipe:
     def inference_options(self) -> dict[str, Any]:
         """How validation and the last evaluation see images, as `Segmenter` takes it."""
         return {
+            "input_scale": self.input_scale,
             "scales": self.eval_scales,
             "mirror": self.eval_mirror,
             "tile_size": self.tile_size,

@@ -53,6 +53,7 @@ VALUES = {
     "scales": ("1", "0.5,1"),
     "dropout": ("0.1", "0.2"),
     "initial_weights": ("x.h5", "y.h5"),
+    "input_scale": ("0.5", "1"),
     "freeze": ("none", "backbone"),
     "crop_size": ("65", "129"),
     "batch_size": ("2", "4"),

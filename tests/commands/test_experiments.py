@@ -83,7 +83,8 @@ def test_a_row_parses_to_what_its_table_says(row, parsed):
     assert found.scales == ((0.5, 0.75, 1.0) if multi_scale else (1.0,))
     augmented = "aug" in row or row in ("table5_resnet101_crf", "table8_resnet101_crf")
     half = "half" in row or row.startswith("table8_vgg16")
-    assert found.random_scale == ((0.5, 1.5) if augmented else (0.5, 0.5) if half else (1.0, 1.0))
+    assert found.random_scale == ((0.5, 1.5) if augmented else (1.0, 1.0))
+    assert found.input_scale == (0.5 if half else 1.0)
     assert ("coco_resnet101" in found.initial_weights) == ("msc_coco" in row or row == "table5_resnet101_crf")
     assert found.crf == ("crf" in {**dict.fromkeys(row.split("_")), **published(row)})
 
@@ -300,6 +301,7 @@ def planted(row, folder, images=1449, **changes):
         {"limit": 1449},
         {"checkpoint": "ckpt-5500"},
         {"scales": [0.5, 1.0]},
+        {"input_scale": 0.5},
         {"mirror": True},
         {"tile_size": 513, "tile_overlap": 128},
         {"crf": None},

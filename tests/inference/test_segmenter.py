@@ -174,6 +174,7 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
     assert other.settings == {
         "checkpoint": None,
         "fingerprint": segmenter.settings["fingerprint"],
+        "input_scale": 1.0,
         "scales": [1.0],
         "mirror": True,
         "tile_size": 105,
