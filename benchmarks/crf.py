@@ -118,7 +118,7 @@ print((peak() - before) / 1024)
 
 
 def peak_memory(backend: str, image: np.ndarray, probabilities: np.ndarray) -> float:
-    """How far one call raises the peak memory of a process that has the arrays already, in MB."""
+    """Peak memory that one call adds to a process that has the arrays already, in MB."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/image.npy", f"{folder}/probabilities.npy"]
         np.save(paths[0], image)

@@ -1,4 +1,4 @@
-"""What predict.py gains by doing several things at a time: photographs one after another against the same in a stream.
+"""The gain of predict.py from doing several things at a time: photographs one by one against the same in a stream.
 
 python benchmarks/predict.py --model_dir=runs/voc --input=photos --limit=20 [--crf] [--format=masks,overlays]
 

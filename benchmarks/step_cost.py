@@ -1,4 +1,4 @@
-"""What a training step costs on paper: FLOPs, activations, all-reduce traffic, summed over the layers of the model.
+"""The cost of a training step on paper: FLOPs, activations, all-reduce traffic, summed over the layers of the model.
 
 python benchmarks/step_cost.py --head=aspp_l
 """

@@ -105,7 +105,7 @@ def best_checkpoint(model_dir: str | os.PathLike) -> str | None:
 
 
 def read_best(model_dir: str | os.PathLike) -> dict[str, Any]:
-    """What `best.json` says: "checkpoint" and "mean_iou"; empty where there is no such file, or a damaged one."""
+    """The content of `best.json`: "checkpoint" and "mean_iou"; empty if the file is missing or damaged."""
     return _read_json(pathlib.Path(model_dir).expanduser() / BEST / BEST_FILE)
 
 
@@ -152,7 +152,7 @@ def write_description(model_dir: str | os.PathLike, model: Mapping[str, Any], cl
 
 
 def read_description(model_dir: str | os.PathLike) -> dict[str, Any]:
-    """What `write_description` wrote: {"model", "classes"}.
+    """The description of a run's network, as `write_description` wrote it: {"model", "classes"}.
 
     Raises:
         UserError: the folder holds no run, or the file is damaged.

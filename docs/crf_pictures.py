@@ -21,7 +21,7 @@ CLASS = "car"
 
 
 def kernels(image: np.ndarray, crf: DenseCRF) -> Figure:
-    """How near every pixel is to three of them by the first kernel, and to one of them by the second."""
+    """The first kernel between every pixel and three of them, the second between every pixel and one."""
     rows, columns = np.indices(image.shape[:2])
     figure = Figure(figsize=(16, 2.9), layout="constrained")
     axes = figure.subplots(1, 2 + len(PIXELS))

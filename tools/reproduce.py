@@ -73,7 +73,7 @@ class Row:
         return last is not None and run_folder.checkpoint_step(last) == self.recipe.max_steps
 
     def wanted(self) -> dict[str, object]:
-        """How an evaluation must have been made to count, in terms of `Evaluation.made_with`."""
+        """The settings with which an evaluation counts, in terms of `Evaluation.made_with`."""
         from deeplab_tf.crf import DenseCRF
         from deeplab_tf.inference.tiling import Tiling
 
@@ -201,7 +201,7 @@ def figure(values: dict[str, float], stage: str, mark: str = "") -> str:
 
 
 def estimate(rows: list[Row]) -> str:
-    """What the trainings that are missing would take on this machine, as text."""
+    """The time that the missing trainings would take on this machine, as text."""
     missing = {}
     for row in rows:
         for run in (row.pretraining, row):

@@ -1,4 +1,4 @@
-"""What a guide and its probabilities must look like before they reach the CRF."""
+"""Checks of a guide and its probabilities before they reach the CRF."""
 
 import warnings
 

@@ -45,7 +45,7 @@ def pixel_ranges(count: int, width: int, threads: int) -> list[tuple[int, int]]:
 
 
 def _factors(one):
-    """What pixels are multiplied by before and after a filter; one array where that can be the same."""
+    """Factors of the pixels before and after a filter; one array where both are the same."""
     before, after = normalizers(one.lattice.response, one.normalization)
     factor = one.weight * one.lattice.gain
     if before is after and factor >= 0:
@@ -56,7 +56,7 @@ def _factors(one):
 
 
 def normalizers(response: np.ndarray, normalization: str) -> tuple[np.ndarray, np.ndarray]:
-    """What pixels are multiplied by before and after filtering, float32 [N] each, by the row sums of the kernel."""
+    """Factors of the pixels before and after filtering, float32 [N] each, from the row sums of the kernel."""
     response = response + np.float32(1e-20)
     divisors = {0: np.ones_like, 0.5: np.sqrt, 1: np.positive}
     before, after = NORMALIZATIONS[normalization]

@@ -36,7 +36,7 @@ def elevation(dimensions: int) -> np.ndarray:
 
 
 def key_steps(reach: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """What one step along each lattice direction adds to the key of a vertex.
+    """The difference of keys between a vertex and its neighbour along each lattice direction.
 
     Args:
         reach: the length of the range of every feature, [d]; of one that may be negative, twice its largest magnitude.
@@ -101,7 +101,7 @@ def _key_order(features: np.ndarray, reach: np.ndarray) -> tuple[int, ...]:
 
 
 def _leading(order: tuple[int, ...]) -> int:
-    """How many of the first features, two at least, are the most significant ones of the key; all if there are none."""
+    """Number of the first features, at least two, that are the most significant ones of the key; 0: all."""
     for count in range(2, len(order)):
         if set(order[:count]) == set(range(count)):
             return count

@@ -182,7 +182,7 @@ def find_neighbors(keys, step, neighbors, start, stop):
 
 @kernel
 def find_cuts(neighbors, smallest):
-    """Where no neighbours of [directions, M, 2] lie across, `smallest` or more apart: int64, from 0 to M."""
+    """Cuts of [0, M], `smallest` or more apart, that no neighbours of [directions, M, 2] lie across: int64."""
     size = neighbors.shape[1]
     cuts = np.empty(size // smallest + 2, np.int64)
     cuts[0] = 0

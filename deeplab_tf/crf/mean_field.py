@@ -34,7 +34,7 @@ class Potential(NamedTuple):
 
 
 def together(classes: int) -> int:
-    """How many CRFs of so many classes are computed fastest together, lane by lane."""
+    """Number of CRFs of so many classes that are computed fastest together, lane by lane."""
     return max(groups for groups in _GROUPS if groups == 1 or groups * classes <= _MOST_COLUMNS_TOGETHER)
 
 
@@ -214,11 +214,11 @@ class MeanField:
         return self._over_pixels(filtering.finish_labels, out)[: self._crfs]
 
     def scores(self) -> np.ndarray:
-        """What the beliefs of the first CRF are the softmax of, float32 [N, C]; the unaries came as probabilities."""
+        """The argument of the first CRF's last softmax, float32 [N, C]; for unaries from probabilities."""
         return np.log(np.maximum(self._unaries.original, filtering.FLOOR)) + self.messages()
 
     def messages(self) -> np.ndarray:
-        """What the last update adds to the negative unaries in the first CRF, float32 [N, C]; 0 without a column."""
+        """The first CRF's messages in the last update, float32 [N, C], added to its negative unaries."""
         out = np.zeros((len(self._unaries.rows.scores), self._unaries.classes), np.float32)
         if len(self._corners):
             rows = self._unaries.empty()

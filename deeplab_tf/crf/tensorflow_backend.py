@@ -27,7 +27,7 @@ class Lattice(NamedTuple):
 
 
 def _key_steps(extent: list[tf.Tensor], images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """What a step along each direction adds to a key, int64, and how many keys an image has: `lattice.key_steps`."""
+    """The step of a key along each direction, int64, and the number of keys of an image: `lattice.key_steps`."""
     dimensions = len(extent)
     scale = elevation(dimensions)
     strides, stride = [], tf.constant(1, tf.int64)
@@ -228,7 +228,7 @@ class MeanField:
         return tf.argmax(self._shaped(self._scores), axis=-1, output_type=tf.int32)
 
     def scores(self) -> tf.Tensor:
-        """What the last update takes the softmax of, log P + messages: float32 [B, H, W, C]."""
+        """The argument of the last update's softmax, log P + messages: float32 [B, H, W, C]."""
         return self._shaped(self._scores)
 
 
@@ -266,7 +266,7 @@ class ImageMeanField(MeanField):
         return super().labels().numpy()[0]
 
     def scores(self) -> np.ndarray:
-        """What the last update takes the softmax of, log P + messages: float32 [H, W, C]."""
+        """The argument of the last update's softmax, log P + messages: float32 [H, W, C]."""
         return super().scores().numpy()[0]
 
 

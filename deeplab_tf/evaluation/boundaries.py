@@ -1,4 +1,4 @@
-"""How well boundaries are drawn: boundary IoU (Cheng et al. 2021) and boundary F1 (Csurka et al. 2013).
+"""The quality of boundaries: boundary IoU (Cheng et al. 2021) and boundary F1 (Csurka et al. 2013).
 
 Pixels without a label are cut out of truth and prediction alike, so a prediction that is right at every labelled pixel
 scores 1, also on VOC, where such pixels lie along every object. Classes of all kinds are measured in one pass over the

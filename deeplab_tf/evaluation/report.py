@@ -103,7 +103,7 @@ def choose_images(scores: np.ndarray, each: int) -> dict[int, str]:
 def _image_rows(
     evaluation: Evaluation, segmenter: Segmenter, examples: Iterable[Mapping[str, Any]], chosen: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """What the page shows of each chosen image, in the order of `chosen`."""
+    """The pictures of each chosen image, in the order of `chosen`."""
     scores = {STAGES["network"]: mean_iou(evaluation.image_counts.network)}
     if evaluation.crf is not None:
         scores[STAGES["crf"]] = mean_iou(evaluation.image_counts.crf)

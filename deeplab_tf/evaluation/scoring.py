@@ -164,7 +164,7 @@ def score_folders(
 
 @dataclasses.dataclass
 class _ImageScore:
-    """What is counted in one image, or in several: the fields are sums."""
+    """Counts of one image, or of several: the fields are sums."""
 
     confusion: np.ndarray  # int64 [C + 1, C + 1]
     boundary: np.ndarray  # int64 [3, C]

@@ -129,7 +129,7 @@ class Segmenter:
         self._probabilities = tf.function(graph.probabilities, input_signature=of_image, autograph=False)
 
     def graph(self, precision: str | None = None) -> SegmentationGraph:
-        """What this segmenter computes before the CRF, for graphs; see `SegmentationGraph` for the precision."""
+        """The graph of this segmenter up to the CRF; see `SegmentationGraph` for the precision."""
         return SegmentationGraph(self.model, self.scales, self.mirror, self.tiling, precision)
 
     @classmethod

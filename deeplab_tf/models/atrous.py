@@ -202,7 +202,7 @@ class _Shift(NamedTuple):
         return cls(tuple(window), [*padding, [0, 0]])
 
     def place(self, piece):
-        """What a window gives, where it belongs on the map; float32, in which taps are summed in a convolution too."""
+        """The products of a window, in their place on the map; float32, in which a convolution sums its taps too."""
         return ops.pad(ops.cast(piece, "float32"), self.padding)
 
 

@@ -1,4 +1,4 @@
-"""What follows the features: from one classifier to atrous spatial pyramid pooling (Sec. 3.2 and 4.1)."""
+"""The heads, on top of the features: from one classifier to atrous spatial pyramid pooling (Sec. 3.2 and 4.1)."""
 
 import functools
 

@@ -29,7 +29,7 @@ _COLUMNS = 128  # of a kernel that are transformed together
 
 @kernel
 def tiles_along(side, rate):
-    """How many tiles cover a side of a map, those of all its `rate` sub-maps together."""
+    """Number of tiles that cover a side of a map, those of all its `rate` sub-maps together."""
     outputs_along = (side + rate - 1) // rate  # of the longest sub-map
     return rate * ((outputs_along + OUTPUTS - 1) // OUTPUTS)
 

@@ -142,7 +142,7 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_of_jpeg(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the EXIF data of a JPEG begin and end; an empty place where there are none."""
+    """First and last byte of the EXIF data of a JPEG; an empty range if it has none."""
 
     def length(segment: tf.Tensor) -> tf.Tensor:  # of what follows the marker's two bytes
         high, low = tf.unstack(_bytes(jpeg, segment + 2, 2))
@@ -167,7 +167,7 @@ def _exif_of_jpeg(jpeg: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _exif_of_chunks(
     encoded: tf.Tensor, first: int, wanted: bytes, last: bytes, size_first: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the EXIF data of a PNG or WebP begin and end; an empty place where there are none.
+    """First and last byte of the EXIF data of a PNG or WebP; an empty range if it has none.
 
     Args:
         encoded: the file.

@@ -280,7 +280,7 @@ class Recipe:
             _require(False, "freeze", self.freeze, f"none, backbone or a regular expression ({error})")
 
     def inference_options(self) -> dict[str, Any]:
-        """How validation and the last evaluation see images, as `Segmenter` takes it."""
+        """The options of `Segmenter` in validation and the last evaluation."""
         return {
             "input_scale": self.input_scale,
             "scales": self.eval_scales,

@@ -103,7 +103,7 @@ def _own(reader) -> Layers:
 
 
 def _description_of_the_run(prefix: str) -> dict:
-    """What the run's folder says of the network, if the checkpoint lies in one."""
+    """The network that the run's folder describes, if the checkpoint lies in one."""
     description = pathlib.Path(prefix).parent.parent / DESCRIPTION_FILE
     if not description.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""What every reader of weights returns, in the names and the layout of our own layers."""
+"""`Source`, which every reader of weights returns: arrays in the names and the layout of our own layers."""
 
 import dataclasses
 import re
@@ -132,7 +132,7 @@ def resnet_units(backbone: str) -> Iterator[tuple[int, int, str]]:
 
 
 def network_of(layers: Layers, rates: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """What names and shapes of layers tell of their network.
+    """The network that the names and shapes of layers tell.
 
     Args:
         layers: by our names.

@@ -39,7 +39,7 @@ _SIZE_BYTES = 8  # of a storage's number of items, before its bytes
 
 
 def load(path: str | pathlib.Path) -> Any:
-    """What `torch.save` wrote, with a `Tensor` of this module in the place of each tensor.
+    """Reads a file of `torch.save`, with a `Tensor` of this module in the place of each tensor.
 
     Raises:
         ValueError: the file is damaged, in no format of PyTorch's, or holds something else than data.

@@ -23,7 +23,7 @@ class KernelType(enum.IntEnum):
 
 
 class NormalizationType(enum.IntEnum):
-    """What a kernel is divided by: nothing, its row sums before or after filtering, or their square roots at both."""
+    """Divisor of a kernel: none, its row sums before or after filtering, or their square roots at both."""
 
     NO_NORMALIZATION = 0
     NORMALIZE_BEFORE = 1
