@@ -90,8 +90,7 @@ def _write_run(model, info, source, report) -> None:
     Segmenter(model, info=info).save(model_dir)
     print(f"written      {model_dir}, classes of {info.name}")
     if source.crf:
-        known = {field.name for field in dataclasses.fields(DenseCRF)}
-        DenseCRF(**{name: value for name, value in source.crf.items() if name in known}).save(model_dir / CRF_FILE)
+        DenseCRF(**source.crf).save(model_dir / CRF_FILE)
         print(f"written      {model_dir / CRF_FILE}: the CRF of the release of this network")
     run = shlex.quote(f"--model_dir={model_dir}")
     print(f"next         python predict.py {run} --input='photos/*.jpg' --output_dir=out --crf")

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
-from tests.helpers import randomise
+from deeplab_tf.inference import Segmenter
+from tests.helpers import randomise, run_command
 from tests.weights.caffe_writer import convolution, new_layer, old_convolution, old_layer, pool
 from tests.weights.test_caffe import IMAGES, arrays_of, assert_close, caffemodel, tiny_layers
 
@@ -101,6 +102,19 @@ def test_large_fov_of_2015_is_computed_with_its_average_pool(tmp_path):
     without = DeepLab("vgg16", "large_fov", 21, scales=(1.0,))
     with pytest.raises(UserError, match="build the model with average_pool=True"):
         weights.load(without, tmp_path / "x.caffemodel")
+
+
+@pytest.mark.slow
+def test_conversion_needs_no_flag(tmp_path):
+    """The run has the network, the classes and the CRF of the release."""
+    network = randomise(pytorch_networks.VGG16(rates=(12,)))
+    written = old_vgg(*LARGE_FOV, average_pool=True, arrays=arrays_of(network))
+    (tmp_path / "x.caffemodel").write_bytes(written)
+    result = run_command("tools/convert_weights.py", "x.caffemodel", "--model_dir=released", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    segmenter = Segmenter.load(tmp_path / "released", crf=True)
+    assert (segmenter.model.head, segmenter.model.average_pool, segmenter.info.name) == ("large_fov", True, "voc2012")
+    assert (segmenter.crf.bilateral_spatial_std, segmenter.crf.normalization) == (121, "after")
 
 
 @pytest.mark.parametrize(
