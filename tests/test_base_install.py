@@ -23,7 +23,16 @@ _OF_EXTRAS = (
 )
 _BASE_MODULES = (
     *("beam", "classes", "compiling", "counts", "errors", "files", "flags", "parallel", "pictures", "run_folder"),
-    *("crf", "crf.check", "crf.energy", "crf.mean_field", "crf.refining", "crf.searching", "crf.search_result"),
+    *(
+        "crf",
+        "crf.check",
+        "crf.energy",
+        "crf.mean_field",
+        "crf.pydensecrf",
+        "crf.refining",
+        "crf.searching",
+        "crf.search_result",
+    ),
     *("evaluation", "evaluation.scoring", "evaluation.trimap", "training.recipe", "data.catalogue"),
 )
 

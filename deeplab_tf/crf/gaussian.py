@@ -86,6 +86,16 @@ def _counted(corners):
     return (0,) * corners if corners == _USUAL_CORNERS else np.zeros(corners, np.int8)
 
 
+class _Vertices(NamedTuple):
+    """What the blur needs of a `Lattice`."""
+
+    size: int
+    corners: int
+    neighbors: np.ndarray
+    leading: int
+    cuts: np.ndarray | None
+
+
 class Filters:
     """Gaussian filters of the same pixels, whose results are added up.
 
@@ -114,6 +124,11 @@ class Filters:
         self._ranges = [(part.start, part.stop) for part in self._lattices[0].parts]
         self.places = self._placed(filters)
         self._make_parts(columns)
+        # The places of the pixels on each lattice are not needed any more, and are as large as `places`.
+        self._lattices = [
+            _Vertices(lattice.size, lattice.corners, lattice.neighbors, lattice.leading, lattice.cuts)
+            for lattice in self._lattices
+        ]
 
     def _placed(self, filters):
         count = self._ranges[-1][1]
