@@ -256,7 +256,9 @@ def locked(model_dir: str | os.PathLike) -> Iterator[None]:
 def remove_remains(model_dir: str | os.PathLike) -> None:
     """Removes what killed trainings have left half-written. Call it within `locked`."""
     model_dir = pathlib.Path(model_dir)
-    remains = [*model_dir.glob(f".{CHECKPOINTS}-of-host-*"), *model_dir.glob(".*.part*")]
+    remains = [*model_dir.glob(f".{CHECKPOINTS}-of-host-*")]
+    for name in map(pathlib.Path, (CONFIG_FILE, DESCRIPTION_FILE, VALIDATION_FILE)):  # An evaluation may be at work.
+        remains += model_dir.glob(f".{name.stem}.*.part{name.suffix}")
     remains += [*model_dir.glob(f"{CHECKPOINTS}/ckpt-*_temp"), *model_dir.glob(f"{CHECKPOINTS}/checkpoint.tmp*")]
     remains += model_dir.glob(f"{BEST}/.*.part*")
     for folder in (CHECKPOINTS, BEST):

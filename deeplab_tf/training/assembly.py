@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import time
@@ -26,6 +27,8 @@ from deeplab_tf.training.distribution import check_same_step, distributed, is_ch
 from deeplab_tf.training.optimizer import CaffeSGD, caffe_multipliers
 from deeplab_tf.training.recipe import Recipe
 from deeplab_tf.training.schedules import learning_rate_schedule
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,12 @@ def train(
     check_same_run(model_dir, recipe, info.name)
     _check_division(recipe, strategy.num_replicas_in_sync)
     with run_folder.locked(model_dir) if is_chief(strategy) else contextlib.nullcontext():
-        return _train(model_dir, directory, info, recipe, strategy, on_loop)
+        try:
+            return _train(model_dir, directory, info, recipe, strategy, on_loop)
+        except OSError as error:
+            if error.errno not in _CANNOT_WRITE:
+                raise
+            raise UserError(f"{error.filename or model_dir} cannot be written: {error.strerror}; make room") from None
 
 
 def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> TrainingResult:

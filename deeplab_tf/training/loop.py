@@ -119,12 +119,13 @@ class DeepLabTrainer(orbit.StandardTrainer):
 
     def _update(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
         """One replica's part of one update; returns its share of each loss."""
-        labels = [loss.labels_on_grid(batch["label"], self.model.output_stride, grid) for grid in self.grids.values()]
+        label = tf.cast(batch["label"], tf.int64)  # GPUs have no gather of uint8.
+        labels = [loss.labels_on_grid(label, self.model.output_stride, grid) for grid in self.grids.values()]
         by_image = self.recipe.loss_normalization == "image"
         weights = [loss.position_weights(label, self.ignore_label, self.class_weights, by_image) for label in labels]
         totals = _summed_over_replicas([tf.reduce_sum(weight) for weight in weights])
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-        share = batch["image"].shape[0]
+        share = self.recipe.batch_size // self.strategy.num_replicas_in_sync
         positions = step * self.recipe.batch_size + replica * share + tf.range(share, dtype=tf.int64)
 
         sums = None

@@ -72,7 +72,7 @@ def position_weights(
     Returns:
         float32 [B, h, w].
     """
-    labels = tf.cast(labels, tf.int32)
+    labels = tf.cast(labels, tf.int64)  # Comparisons of int32 leave a GPU.
     labelled = labels != ignore_label
     weights = 1.0 if class_weights is None else tf.gather(tf.constant(class_weights), tf.where(labelled, labels, 0))
     weights = tf.where(labelled, weights, 0.0)
@@ -94,12 +94,12 @@ def summed_cross_entropy(
         labels: integers [B, h, w]; what they are where the weight is 0 does not matter.
         weights: float32 [B, h, w], `position_weights` of the labels.
         hard_fraction: below 1, only this fraction of the weighted positions counts, those of the largest loss, and
-            they count the more, so that the sum stays of the same size (beyond the paper).
+            the sum is divided by the fraction, so the scale of the loss is unchanged (beyond the paper).
 
     Returns:
         float32 [].
     """
-    labels = tf.where(weights > 0, tf.cast(labels, tf.int32), 0)
+    labels = tf.where(weights > 0, tf.cast(labels, tf.int64), 0)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.cast(scores, tf.float32))
     losses = tf.where(weights > 0, losses * weights, 0.0)
     if hard_fraction < 1.0:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
-from deeplab_tf.training import Recipe, assembly
+from deeplab_tf.training import Recipe, assembly, loop
 from tests.training import toy
 from tests.training.toy import trained
 
@@ -21,6 +21,9 @@ def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
     continued, result = trained(tmp_path / "stopped")
     assert result.steps == 6
     np.testing.assert_array_equal(continued, reference)
+    # The loop after which it was stopped is in TensorBoard too.
+    events = (read_scalars(tmp_path / name / "train")["loss/total"] for name in ("reference", "stopped"))
+    assert len(next(events)) == len(next(events)) == 3
 
 
 def test_micro_batches_equal_the_full_batch(tmp_path):
@@ -98,6 +101,12 @@ def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path, monkeypatch
         trained(tmp_path / "run", learning_rate=1e12, max_steps=40)
     for path, content in kept.items():
         assert path.read_bytes() == content
+
+
+def test_a_loss_that_explodes_stops_the_run_before_it_is_infinite(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_DIVERGED", 0.1)
+    with pytest.raises(UserError, match=r"diverged: the loss became \d.* by step 2 at learning rate .*initial_weights"):
+        trained(tmp_path / "run")
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from deeplab_tf.errors import UserError
+from deeplab_tf.inference import Segmenter
 from deeplab_tf.run_folder import best_checkpoint, latest_checkpoint, locked
 from deeplab_tf.stopping import Stopped
 from deeplab_tf.training import train
@@ -23,7 +24,7 @@ from tests.training.toy import trained
 pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 30
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +195,14 @@ def test_the_last_step_s_checkpoint_is_written_again_when_damaged(tmp_path, vali
     assert best_figures(tmp_path / "run")["checkpoint"] == "ckpt-8"
 
 
+def test_a_segmenter_is_loaded_from_the_last_readable_checkpoint(tmp_path, capsys):
+    trained(tmp_path / "run", max_steps=4)
+    data = tmp_path / "run/checkpoints/ckpt-4.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    assert Segmenter.load(tmp_path / "run").checkpoint == "ckpt-2"
+    assert "ckpt-4 cannot be read and is passed over" in capsys.readouterr().err
+
+
 def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
     def damaging(step):
         if step == 14:
@@ -274,7 +283,6 @@ def test_sigterm_is_obeyed_during_validation(tmp_path):
 def test_the_real_validation_looks_for_the_signal_after_every_image(tmp_path):
     from deeplab_tf import data
     from deeplab_tf.evaluation.validation import make_validate
-    from deeplab_tf.inference import Segmenter
     from deeplab_tf.stopping import StopRequest
 
     trained(tmp_path / "run", max_steps=2)

@@ -147,6 +147,8 @@ def trained(
         try:
             result = train(model_dir, directory, recipe, on_loop=look)
         except Stopped:
+            if not (stop_at or raw_validate):
+                raise
             result = None
     moved = weights(models[0]) - starts[0]
     if save:
