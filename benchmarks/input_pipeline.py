@@ -18,11 +18,9 @@ import sys
 import tempfile
 import time
 
-sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
-
-import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+from absl import app, flags
+from PIL import Image
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("photos", None, "Glob of photographs to make the files from; without it they are simulated.")

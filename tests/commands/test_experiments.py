@@ -52,10 +52,8 @@ def settings(row: str) -> dict[str, str]:
 def reproduce():
     spec = importlib.util.spec_from_file_location("reproduce", REPOSITORY / "tools/reproduce.py")
     module = importlib.util.module_from_spec(spec)
-    path = sys.path[0]
     sys.modules["reproduce"] = module
     spec.loader.exec_module(module)
-    sys.path[0] = path
     return module
 
 
