@@ -87,7 +87,7 @@ def _counted(corners):
 
 
 class _Vertices(NamedTuple):
-    """What the blur needs of a `Lattice`."""
+    """The part of a `Lattice` that the blur needs."""
 
     size: int
     corners: int
