@@ -15,6 +15,8 @@ from deeplab_tf import data
 from deeplab_tf.evaluation import ConfusionMatrix
 from deeplab_tf.inference import Segmenter
 
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -140,8 +142,6 @@ SERVE = """
 import sys
 sys.modules["keras"] = sys.modules["deeplab_tf"] = None
 import numpy as np, tensorflow as tf
-
-pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 served = tf.saved_model.load(sys.argv[1])
 paths = sys.argv[3:]
 images = [tf.io.decode_png(tf.io.read_file(path), channels=3) for path in paths]
@@ -169,9 +169,8 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
     subprocess.run([str(part) for part in command], check=True, cwd=workplace, timeout=300)
     served = np.load(workplace / "served.npz")
     assert len({tuple(size) for size in served["bytes_sizes"]}) > 1  # several sizes in one batch
-    # The export has batch norm in its kernels, and interpolates in another order. Scores of about 100, which have
-    # float32 steps of 1e-5, come out of twenty layers up to 1e-3 apart; a probability changes by a quarter of that.
-    tolerance = 2.5e-4
+    # The same graph, its weights as constants: other sums, of scores below 100, whose float32 steps are below 1e-5.
+    tolerance = 8e-5
     for i, path in enumerate(paths):
         expected = segmenter(np.asarray(Image.open(path)))
         height, width = expected.labels.shape
