@@ -258,7 +258,16 @@ TOPICS = dict.fromkeys(
 
 _RECIPE = tuple(field.name for field in recipes.fields())
 _PREPARE = ("dataset", "data_dir", *(field.name for field in _OTHERS if field.topic == "prepare"))
-_INFERENCE = ("model_dir", "checkpoint", "input_scale", "eval_scales", "eval_mirror", "tile_size", "tile_overlap")
+_INFERENCE = (
+    "model_dir",
+    "checkpoint",
+    "input_scale",
+    "eval_scales",
+    "eval_mirror",
+    "tile_size",
+    "tile_overlap",
+    "pad_to",
+)
 _SPLIT = ("dataset", "data_dir", "val_split", "limit")
 _NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm", "average_pool", "dropout")
 
@@ -289,7 +298,7 @@ _HELP = ("--help", "-help", "-h")
 
 
 class _Parser(flags.ArgumentParser):
-    """Reads the text of a flag as a `Field` does; "" is no value where there need not be one."""
+    """Reads the text of a flag as a `Field` does; "" stands for no value where a flag may have none."""
 
     def __init__(self, field: Field):
         super().__init__()
@@ -438,6 +447,7 @@ def inference_options() -> dict[str, object]:
         "mirror": FLAGS.eval_mirror,
         "tile_size": FLAGS.tile_size,
         "tile_overlap": FLAGS.tile_overlap,
+        "pad_to": FLAGS.pad_to,
     }
 
 

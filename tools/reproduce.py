@@ -91,6 +91,7 @@ class Row:
             "mirror": recipe.eval_mirror,
             "tile_size": tiling and tiling.size,
             "tile_overlap": tiling and tiling.overlap,
+            "pad_to": recipe.pad_to,
             "crf": crf.parameters if "crf" in self.settings else None,
         }
 

@@ -25,7 +25,7 @@ LANES = lanes.LANES
 
 # Probabilities are raised to this before their logarithm is taken (as pydensecrf's `unary_from_softmax`).
 FLOOR = np.float32(1e-5)
-# The score of what is no class: e to the power of it is nothing.
+# The score of a lane without a class: e to the power of it is nothing.
 NOTHING = np.float32(-1e30)
 
 # Pixels that are updated together. A pixel's chain of sums, exponentials and a division is long; those of a run

@@ -21,7 +21,7 @@ def label_probabilities(
         float32 [H, W, C], or [D, H, W, C].
 
     Raises:
-        UserError: for a label that is no class, or a confidence not between 1/C and 1.
+        UserError: for a label that is not a class, or a confidence not between 1/C and 1.
     """
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):

@@ -24,6 +24,7 @@ class SegmentationGraph:
         scales: of its input, whose score maps are fused by maximum.
         mirror: whether the network sees the mirrored image too; the scores of both are averaged at every pixel.
         tiling: of large images, or None.
+        pad_to: height and width, in pixels, that smaller images are padded to with the mean colour.
         precision: "float32", "bfloat16" or "float16": the network's present weights become constants of the graph in
             this precision; processors bring those into their order once. None: the weights are read whenever the graph
             runs, in the precision of the model, so that a training's validation has those of its step.
@@ -42,6 +43,7 @@ class SegmentationGraph:
         mirror: bool = False,
         tiling: Tiling | None = None,
         precision: str | None = None,
+        pad_to: int = 1,
     ):
         if precision not in (None, *PRECISIONS):
             raise UserError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -49,6 +51,7 @@ class SegmentationGraph:
         self._scales = scales
         self._mirror = mirror
         self._tiling = tiling
+        self._pad_to = pad_to
         self._precision = precision or model.compute_dtype
         self._network = FoldedNetwork(model)
         self.channels = self._network.channels
@@ -78,7 +81,10 @@ class SegmentationGraph:
         """uint8 [B, H, W, 3], whole images or tiles -> float32 [B, h, w, C], to the end of the padding."""
         weights = self._constants or weights
         network = lambda inputs: self._network(inputs, weights, self._precision)  # noqa: E731
-        return self._model.score_maps(images, crop=False, network=network, scales=self._scales)["fused"]
+        score_maps = self._model.score_maps(
+            images, crop=False, network=network, scales=self._scales, pad_to=self._pad_to
+        )
+        return score_maps["fused"]
 
     def probabilities(self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         """The softmax of the scores at every pixel: float32 [B, height, width, C]."""

@@ -25,7 +25,11 @@ def fingerprint(segmenter: Segmenter) -> str:
     crf = None if segmenter.crf is None else repr(segmenter.crf)
     tiling = None if segmenter.tiling is None else (segmenter.tiling.size, segmenter.tiling.overlap)
     config = json.dumps(segmenter.model.get_config(), sort_keys=True)
-    digest.update(repr((config, segmenter.input_scale, segmenter.scales, crf, segmenter.mirror, tiling)).encode())
+    digest.update(
+        repr(
+            (config, segmenter.input_scale, segmenter.scales, crf, segmenter.mirror, tiling, segmenter.pad_to)
+        ).encode()
+    )
     return digest.hexdigest()
 
 

@@ -80,6 +80,8 @@ class Segmenter:
         tile_size: height and width, in pixels, of the tiles that larger images are cut into, so that the memory of the
             network does not grow with the image; None: no tiles. Rounded up to `Tiling`'s grid.
         tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
+        pad_to: height and width, in pixels, that smaller images are padded to with the mean colour at the right and the
+            bottom, as the release pads to 513; None: to the grid of the network.
 
     Attributes:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
@@ -104,6 +106,7 @@ class Segmenter:
         mirror: bool = False,
         tile_size: int | None = None,
         tile_overlap: int = 128,
+        pad_to: int | None = None,
     ):
         if model.num_classes > 256:
             raise UserError(f"num_classes={model.num_classes}: labels are uint8, expected at most 256 classes")
@@ -113,6 +116,9 @@ class Segmenter:
         self.input_scale = input_scale
         self.scales = model.scales if scales is None else check_scales(scales)
         self.mirror = mirror
+        if pad_to and tile_size:
+            raise UserError(f"--pad_to={pad_to}: images are cut into tiles (--tile_size={tile_size}), not padded")
+        self.pad_to = pad_to
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
 
@@ -130,7 +136,7 @@ class Segmenter:
 
     def graph(self, precision: str | None = None) -> SegmentationGraph:
         """The graph of this segmenter up to the CRF; see `SegmentationGraph` for the precision."""
-        return SegmentationGraph(self.model, self.scales, self.mirror, self.tiling, precision)
+        return SegmentationGraph(self.model, self.scales, self.mirror, self.tiling, precision, self.pad_to or 1)
 
     @classmethod
     def load(
@@ -148,7 +154,7 @@ class Segmenter:
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
             scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
-            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap.
+            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -189,7 +195,8 @@ class Segmenter:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
 
         Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), input_scale, scales, mirror,
-        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), crf (its parameters, or None).
+        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to, crf (its parameters,
+        or None).
         """
         return {
             "checkpoint": self.checkpoint,
@@ -199,6 +206,7 @@ class Segmenter:
             "mirror": self.mirror,
             "tile_size": self.tiling and self.tiling.size,
             "tile_overlap": self.tiling and self.tiling.overlap,
+            "pad_to": self.pad_to,
             "crf": self.crf and self.crf.parameters,
         }
 
@@ -208,6 +216,7 @@ class Segmenter:
         parts += [f"input scale {self.input_scale:g}"] if self.input_scale != 1 else []
         parts += ["mirror"] if self.mirror else []
         parts += [f"tiles of {self.tiling.size} overlapping by {self.tiling.overlap}"] if self.tiling else []
+        parts += [f"padded to {self.pad_to}"] if self.pad_to else []
         parts += [repr(self.crf)] if self.crf else []
         return f"Segmenter({', '.join(parts)})"
 

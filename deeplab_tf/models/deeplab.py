@@ -132,6 +132,7 @@ class DeepLab(keras.Model):
         crop: bool = True,
         network: Callable[[Any], Any] | None = None,
         scales: Sequence[float] | None = None,
+        pad_to: int = 1,
     ) -> dict:
         """Scores a batch of images, scale by scale and fused.
 
@@ -144,6 +145,7 @@ class DeepLab(keras.Model):
                 of the padding, as interpolation to full resolution needs.
             network: scores the preprocessed images of one scale in the place of the model's own network.
             scales: sizes of the inputs; default: the model's own `scales`.
+            pad_to: height and width, in pixels, that smaller images are padded to; the release sees images as 513x513.
 
         Returns:
             float32 score maps by name. "fused" is the maximum over the scales on the grid of the image. With several
@@ -155,7 +157,7 @@ class DeepLab(keras.Model):
             raise UserError(f"images: found shape {tuple(images.shape)}, expected [B, H, W, 3]")
         scales = self.scales if scales is None else check_scales(scales)
         size = ops.shape(images)[1:3]
-        images = geometry.pad_to_grid(self.preprocess(images), self.output_stride)
+        images = geometry.pad_to_grid(self.preprocess(images), self.output_stride, pad_to)
         padded = ops.shape(images)[1:3]
 
         maps, fused = {}, None

@@ -30,19 +30,20 @@ def scaled_size(size: Size, scale: float) -> Size:
     return ops.cast(ops.round(ops.cast(size - 1, "float64") * scale), "int32") + 1
 
 
-def pad_to_grid(images, output_stride: int):
+def pad_to_grid(images, output_stride: int, least: int = 1):
     """Pads the right and the bottom with zeros, which is the mean colour once the mean has been subtracted.
 
     Args:
         images: float [B, H, W, C], mean already subtracted.
         output_stride: pixels between two outputs.
+        least: height and width of the result at least, pixels.
 
     Returns:
-        float [B, padded_size(H), padded_size(W), C].
+        float [B, padded_size(H), padded_size(W), C], or padded_size(least) where that is larger.
     """
     height, width = ops.shape(images)[1:3]
-    bottom = padded_size(height, output_stride) - height
-    right = padded_size(width, output_stride) - width
+    bottom = padded_size(_at_least(height, least), output_stride) - height
+    right = padded_size(_at_least(width, least), output_stride) - width
     if isinstance(bottom, int) and isinstance(right, int) and bottom == right == 0:
         return images
     return ops.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
@@ -50,7 +51,7 @@ def pad_to_grid(images, output_stride: int):
 
 def scaled_map_size(size: Size, padded: Size, scaled: Size, output_stride: int) -> Size:
     """Returns how many outputs of a scaled image sit on the first `size` of the `padded` pixels it was scaled from."""
-    return (size - 1) * (scaled - 1) // (_at_least_1(padded - 1) * output_stride) + 1
+    return (size - 1) * (scaled - 1) // (_at_least(padded - 1, 1) * output_stride) + 1
 
 
 def aligned_positions(count: Size, size: Size, other_size: Size):
@@ -61,11 +62,11 @@ def aligned_positions(count: Size, size: Size, other_size: Size):
     """
     # One rounding only: products of two sizes are exact in float32.
     points = ops.arange(count, dtype="float32") * ops.cast(other_size - 1, "float32")
-    return points / ops.cast(_at_least_1(size - 1), "float32")
+    return points / ops.cast(_at_least(size - 1, 1), "float32")
 
 
-def _at_least_1(size: Size) -> Size:
-    return max(size, 1) if isinstance(size, int) else ops.maximum(size, 1)
+def _at_least(size: Size, least: int) -> Size:
+    return max(size, least) if isinstance(size, int) else ops.maximum(size, least)
 
 
 def map_pixels(size: int, scale: float, output_stride: int):

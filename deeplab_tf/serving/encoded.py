@@ -1,6 +1,6 @@
 """Encoded images in a graph: what a file says of its size and its orientation, before and after it is decoded.
 
-The graph must go on whatever it is sent: what is no image, or is larger than the limit, is refused by an error that
+The graph must go on whatever it is sent: what is not an image, or is larger than the limit, is refused by an error that
 says so, from the first bytes of the file and before any memory is taken for its pixels.
 """
 
@@ -31,7 +31,7 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
         uint8 [H, W, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: when run: it is no such file, damaged, or too large.
+        tf.errors.InvalidArgumentError: when run: it is not such a file, is damaged, or too large.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
     height, width = tf.cond(is_jpeg, lambda: _jpeg_size(encoded), lambda: _size_in_header(encoded))

@@ -248,6 +248,13 @@ class Recipe:
         least=9,
         most=65_537,
     )
+    pad_to: int | None = _inference(
+        "integer",
+        None,
+        "Pad smaller images to this height and width, pixels, with the mean colour; the release pads to 513.",
+        least=1,
+        most=65_537,
+    )
     tile_overlap: int = _inference(
         "integer", 128, "Pixels by which neighbouring tiles overlap, blended there.", least=1, most=65_537
     )
@@ -287,6 +294,7 @@ class Recipe:
             "mirror": self.eval_mirror,
             "tile_size": self.tile_size,
             "tile_overlap": self.tile_overlap,
+            "pad_to": self.pad_to,
         }
 
     @classmethod

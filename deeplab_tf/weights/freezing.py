@@ -29,7 +29,7 @@ def freeze(model, what: str) -> tuple[str, ...]:
         try:
             pattern = re.compile(what)
         except re.error as error:
-            raise UserError(f"freeze={what!r} is no regular expression: {error}") from None
+            raise UserError(f"freeze={what!r} is not a regular expression: {error}") from None
         names = [name for name in layers if pattern.fullmatch(name)]
     if not names:
         raise UserError(

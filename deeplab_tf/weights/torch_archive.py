@@ -46,7 +46,7 @@ def load(path: str | pathlib.Path) -> Any:
         OSError: it cannot be read.
     """
     path = pathlib.Path(path)
-    path.open("rb").close()  # what cannot be opened is no damage
+    path.open("rb").close()  # a file that cannot be opened is not a damaged one
     with _one_error():
         return _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path)
 

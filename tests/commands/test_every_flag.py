@@ -66,6 +66,7 @@ VALUES = {
     "trimap_chart": ("a.svg", "b.svg"),
     "eval_scales": ("0.5", "1"),
     "tile_size": ("513", "1025"),
+    "pad_to": ("257", "513"),
     "tile_overlap": ("64", "128"),
     "report_dir": ("r1", "r2"),
     "compare": ("run", "run2"),
@@ -110,7 +111,7 @@ for _file, _words in {
     "tests/datasets/test_image_folder.py": "class_names color_table train_list val_list val_fraction on_error",
     "tests/data/test_pipeline.py": "crop_size",
     "tests/models/test_networks.py": "head",
-    "tests/inference/test_segmenter.py": "mirror scales tile_size",
+    "tests/inference/test_segmenter.py": "mirror scales tile_size pad_to",
     "tests/training/test_recipe.py": "max_steps batch_size scales profile_steps tile_size freeze",
     "tests/serving/test_export.py": "outputs precision",
 }.items():

@@ -227,3 +227,18 @@ def test_probabilities_that_nobody_asks_for_are_not_computed(segmenter, photogra
     result = segmenter(photograph(40, 40))
     assert result.labels.shape == (40, 40)
     assert "probabilities" not in vars(result)
+
+
+def test_padding_to_a_size_is_padding_with_the_mean_colour(network, photograph):
+    """The release sees every image of VOC as 513x513: the mean colour beside it, which is 0 to the network."""
+    model = network(scales=(0.5, 1.0))
+    image = photograph(50, 71)
+    padded = np.tile(np.float32([122.675, 116.669, 104.008]), (1, 129, 129, 1))
+    padded[0, :50, :71] = image
+    expected = geometry.upsample_score_map(model.score_maps(padded, crop=False)["fused"], 50, 71, 8)
+    expected = tf.nn.softmax(expected)[0].numpy()
+    found = Segmenter(model, pad_to=129)(image).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(Segmenter(model)(image).probabilities - expected).max() > 1e-2
+    with pytest.raises(UserError, match="--pad_to=129: images are cut into tiles"):
+        Segmenter(model, pad_to=129, tile_size=257)

@@ -33,7 +33,7 @@ def unary_from_labels(labels: np.ndarray, n_labels: int, gt_prob: float, zero_un
         float32 [C, N].
 
     Raises:
-        UserError: (a ValueError) for a label that is no class, or arguments out of range.
+        UserError: (a ValueError) for a label that is not a class, or arguments out of range.
     """
     labels = np.asarray(labels).ravel()
     if not 0 < gt_prob < 1:
