@@ -1,4 +1,4 @@
-"""What `DenseCRF` promises, whichever way it is computed."""
+"""The promises of `DenseCRF`, whichever way it is computed."""
 
 import concurrent.futures
 import json
