@@ -36,11 +36,11 @@ class Submission:
         expected = {"voc2012": 21, "cityscapes": len(CITYSCAPES)}.get(self._benchmark)
         if expected is None:
             raise UserError(
-                f"submission_dir: the data set is {info.name}; submissions can be written for voc2012 and cityscapes"
+                f"--submission_dir: the data set is {info.name}; submissions can be written for voc2012 and cityscapes"
             )
         if info.num_classes != expected:
             raise UserError(
-                f"submission_dir: {info.name} has {expected} classes in its benchmark, found {info.num_classes}"
+                f"--submission_dir: {info.name} has {expected} classes in its benchmark, found {info.num_classes}"
             )
         self.folder = folder / _VOC_FOLDER if self._benchmark == "voc2012" else folder
 

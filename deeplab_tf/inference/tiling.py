@@ -40,7 +40,7 @@ class Tiling:
         self.overlap = -(-overlap // self.grid) * self.grid
         if not 0 < 2 * self.overlap < self.size:
             raise UserError(
-                f"tile_overlap={overlap}: tiles of {self.size} pixels overlap by {self.overlap} (on the grid of "
+                f"--tile_overlap={overlap}: tiles of {self.size} pixels overlap by {self.overlap} (on the grid of "
                 f"{self.grid} pixels that all scales share), expected more than 0 and less than half of a tile"
             )
 
