@@ -69,6 +69,16 @@ def full_resolution(model, images):
     return geometry.upsample_score_map(fused, height, width, model.output_stride)
 
 
+def rounding(scores) -> float:
+    """How far apart two computations of the same float32 scores, or of their probabilities, may lie.
+
+    A sum of products in another order rounds otherwise, by about a step (2^-23) of the largest score, and some thirty
+    layers add up; other backends were seen to differ by 40 steps, 128 leave room. A probability changes by no more than
+    half of what the difference of two scores changes by. Scores below 1 count as 1: what they are made of is larger.
+    """
+    return 128 * np.finfo(np.float32).eps * max(1.0, float(np.abs(scores).max()))
+
+
 def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: float) -> None:
     """Every label is a most probable class, as far as probabilities [H, W, C] known to `tolerance` can tell."""
     assert labels.dtype == np.uint8
