@@ -70,7 +70,8 @@ def test_what_cannot_be_downloaded_is_said(archive, served, tmp_path):
 
 def test_a_damaged_archive_is_one_line(archive, served, tmp_path):
     """Its checksum is right, so it was damaged where it is published."""
-    content = (served[0] / "raw.tgz").read_bytes()[:-20]
+    content = (served[0] / "raw.tgz").read_bytes()
+    content = content[: len(content) // 2]
     (served[0] / "raw.tgz").write_bytes(content)
     damaged = Archive(archive.url, f"md5:{hashlib.md5(content).hexdigest()}")
     with pytest.raises(UserError, match="raw.tgz: cannot be unpacked"):
