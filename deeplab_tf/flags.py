@@ -80,7 +80,7 @@ _OTHERS = (
         "beam_pipeline_options",
         "string",
         None,
-        "Convert on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
+        "Work on Apache Beam, for data too large for one machine; its options, separated by commas, such as "
         "'runner=DirectRunner,direct_num_workers=4'.",
     ),
     _flag("conversion", "summarize", "bool", False, "Print counts, sizes and class frequencies, draw a contact sheet."),
@@ -126,7 +126,7 @@ _OTHERS = (
         "input",
         "string",
         None,
-        "An image, a folder of images, a quoted glob, a video, or camera:0; tools/refine.py: a folder or a glob.",
+        "An image, a folder of images or a quoted glob; predict.py: also a video, or camera:0.",
     ),
     _flag(
         "prediction",
@@ -141,7 +141,8 @@ _OTHERS = (
         "words",
         None,
         "Files to write, one or more of: masks (indexed PNGs), overlays (pictures, or one video), probabilities "
-        "(.npz), polygons (GeoJSON), coco (run lengths, one file). Default: masks,overlays; of a video: overlays.",
+        "(.npz), polygons (GeoJSON), coco (run lengths, one file). Default: masks,overlays; of a video: overlays. "
+        "tools/refine.py: masks, probabilities; default: masks.",
         choices=("masks", "overlays", "probabilities", "polygons", "coco"),
     ),
     _flag(
@@ -149,7 +150,7 @@ _OTHERS = (
         "maps",
         "string",
         None,
-        "Folder of probabilities (.npy, .npz) or label maps (.png), named as the images.",
+        "Folder of probabilities or scores (.npy, .npz), label maps (.png) or activation maps, named as the images.",
     ),
     _flag(
         "refinement",
@@ -166,6 +167,41 @@ _OTHERS = (
         "The probability that a label of a label map is right.",
         least=0,
         most=1,
+    ),
+    _flag(
+        "refinement",
+        "num_classes",
+        "integer",
+        None,
+        "Number of classes of label maps; default: the largest label in them plus one.",
+        least=2,
+        most=256,
+    ),
+    _flag("refinement", "scores", "bool", False, "The maps are scores before the softmax (logits), of any size."),
+    _flag(
+        "refinement",
+        "align_corners",
+        "bool",
+        False,
+        "Small maps have their corner pixels on those of the image, as in Caffe and here; default: as PyTorch.",
+    ),
+    _flag(
+        "refinement",
+        "cam_threshold",
+        "float",
+        None,
+        "Activation maps: background is where all classes are below this (IRN: 0.3).",
+        least=0,
+        most=1,
+    ),
+    _flag(
+        "refinement",
+        "cam_power",
+        "float",
+        None,
+        "Activation maps: the background's map is (1 - the largest) to this power (PSA: 4 to 32).",
+        least=0,
+        most=1000,
     ),
     _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1),
     _flag("reproduction", "dry_run", "bool", False, "Only list what is there, what is missing, and how long it takes."),
@@ -192,7 +228,7 @@ _OTHERS = (
         "ignore_label",
         "integer",
         255,
-        "Value of the truth that does not count: pixels without a label.",
+        "Value of label maps and of the truth for pixels without a label.",
         least=0,
         most=65_535,
     ),
@@ -282,7 +318,10 @@ OBEYED = {
         *("outputs", "formats", "export_precision", "litert_size", "max_pixels"),
     ),
     "tools/search_crf.py": (*_INFERENCE, *_SPLIT),
-    "tools/refine.py": ("input", "maps", "output_dir", "crf_file", "label_confidence"),
+    "tools/refine.py": (
+        *("input", "maps", "output_dir", "format", "crf_file", "label_confidence", "num_classes", "ignore_label"),
+        *("scores", "align_corners", "cam_threshold", "cam_power", "cores", "beam_pipeline_options"),
+    ),
     "tools/score.py": (
         *("predictions", "labels", "prediction_suffix", "label_suffix", "prediction_ids", "label_ids"),
         *("ignore_label", "classes", "score_file", "dataset", "data_dir", "cores"),

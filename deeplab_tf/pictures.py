@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
@@ -190,18 +190,24 @@ def full_palette(palette: np.ndarray) -> np.ndarray:
     return full
 
 
-def save_mask(path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray) -> None:
+def save_mask(
+    path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray, text: Mapping[str, str] | None = None
+) -> None:
     """Writes labels as an indexed PNG, as VOC's masks are: the pixel values are the labels, the palette colours them.
 
     Args:
         path: of the PNG.
         labels: uint8 [H, W].
         palette: uint8 [C, 3], RGB.
+        text: further entries of the file, by keyword; `Image.open(path).text` reads them.
     """
     picture = Image.fromarray(labels)
     picture.putpalette(full_palette(palette).tobytes())
+    entries = PngImagePlugin.PngInfo()
+    for keyword, value in (text or {}).items():
+        entries.add_text(keyword, value)
     with files.written_aside(path) as aside:
-        picture.save(aside, optimize=True)
+        picture.save(aside, optimize=True, pnginfo=entries)
 
 
 def save_picture(path: str | pathlib.Path, picture: np.ndarray) -> None:

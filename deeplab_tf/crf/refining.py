@@ -1,142 +1,251 @@
-"""Refining the results of any network that lie in folders: images and maps in, masks out."""
+"""Refining the results of any network that lie in folders: images and maps in, masks out, on all cores."""
 
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Callable
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import tqdm
+from PIL import Image
 
-from deeplab_tf.classes import IGNORE_LABEL, voc_palette
+from deeplab_tf import beam
+from deeplab_tf.crf import maps
 from deeplab_tf.crf.dense_crf import DenseCRF
-from deeplab_tf.crf.label_maps import label_probabilities
+from deeplab_tf.crf.maps import MapReader
 from deeplab_tf.errors import UserError
-from deeplab_tf.pictures import SUFFIXES, read_labels, read_photograph, save_mask
+from deeplab_tf.files import written_aside
+from deeplab_tf.parallel import available_cores, in_order
+from deeplab_tf.pictures import find_images, read_labels, read_photograph, save_mask
 
-MAPS = (".npy", ".npz", ".png")
+FORMATS = {"masks": ".png", "probabilities": ".npz"}
+# The entry of a result that says what it was made from.
+_MADE_FROM = "made_from"
 
 
-def refine_folder(
-    image_dir: str | os.PathLike,
+@dataclasses.dataclass(frozen=True)
+class Refined:
+    """Result of `refine_many`.
+
+    Attributes:
+        output_dir: folder of the results.
+        written: number of images refined.
+        done_before: number of images left out because an earlier call had refined them.
+        left_out: one line for each image that could not be refined.
+    """
+
+    output_dir: pathlib.Path
+    written: int
+    done_before: int
+    left_out: tuple[str, ...]
+
+
+def refine_many(
+    images: str | os.PathLike | Sequence[pathlib.Path],
     map_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
     crf: DenseCRF | None = None,
+    reader: MapReader | None = None,
     *,
-    num_classes: int | None = None,
-    confidence: float = 0.7,
-    ignore_label: int = IGNORE_LABEL,
-    on_error: Callable[[str], None] | None = None,
-) -> int:
-    """Refines a folder of maps with the images of another, and writes a mask for each.
+    formats: Collection[str] = ("masks",),
+    cores: int | None = None,
+    beam_pipeline_options: str | None = None,
+) -> Refined:
+    """Refines the maps of any number of images, one image on each core, and writes a mask for each.
+
+    In memory are no more than twice as many images as cores. A result is written aside and renamed, and says what it
+    was made from: what is there from the same image, map and settings is not made again, so a call that was stopped
+    goes on where it was. What cannot be refined is left out.
 
     Args:
-        image_dir: images (.jpg, .png, ...); turned upright where their EXIF orientation says so.
-        map_dir: for every image a map of the same stem and size: probabilities, .npy or .npz (one array, or one named
-            "probabilities"), float [H, W, C] or [C, H, W]; or labels, .png with a class number a pixel.
-        output_dir: gets indexed PNG masks of the same stems; another folder than the other two.
-        crf: the CRF; default: those of the released ResNet-101.
-        num_classes: C of label maps; by default the largest label in the folder plus one.
-        confidence: of label maps; see `label_probabilities`.
-        ignore_label: of label maps.
-        on_error: called with one line for a pair that cannot be refined, and the rest goes on; by default the first
-            such pair raises.
-
-    Returns:
-        the number of masks written.
+        images: a folder, a glob or paths; turned upright where their EXIF orientation says so.
+        map_dir: for every image a map of the same stem, `.npy`, `.npz` or `.png`.
+        output_dir: gets `<stem>.png`, indexed, and `<stem>.npz`; another folder than those of the inputs.
+        crf: the CRF; default: `DenseCRF()`.
+        reader: tells how maps are read; where it does not know the number of classes of label maps, it is the largest
+            label in the folder plus one.
+        formats: one or both of masks, probabilities ("probabilities", float16 [H, W, K], and for activation maps
+            "classes", uint8 [K], the label of each channel).
+        cores: to use at most; default: all. A few images share them.
+        beam_pipeline_options: refine on Apache Beam, for more than one machine; its options, separated by commas:
+            "runner=DirectRunner,direct_num_workers=4". All workers must see the folders.
 
     Raises:
-        UserError: a folder or a map is missing, or a pair cannot be refined.
+        UserError: a folder is missing or empty, no image has a map, or a setting does not hold.
     """
-    image_dir, map_dir, output_dir = (pathlib.Path(p).expanduser() for p in (image_dir, map_dir, output_dir))
-    crf = crf or DenseCRF()
-    pairs = _pairs(image_dir, map_dir)
-    if output_dir.resolve() in (image_dir.resolve(), map_dir.resolve()):
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UserError(f"format: {', '.join(unknown) or 'none given'}; expected {' or '.join(FORMATS)}")
+    options = None if beam_pipeline_options is None else beam.pipeline_options(beam_pipeline_options)
+    images = find_images(os.fspath(images)) if isinstance(images, str | os.PathLike) else list(images)
+    map_dir, output_dir = pathlib.Path(map_dir).expanduser(), pathlib.Path(output_dir).expanduser()
+    if output_dir.resolve() in {map_dir.resolve(), *(path.parent.resolve() for path in images)}:
         raise UserError(f"{output_dir}: the masks would be written among the inputs; expected another folder")
-    label_maps = [map_path for _, map_path in pairs if map_path.suffix.lower() == ".png"]
-    if num_classes is None and label_maps:
-        num_classes = _largest_label(label_maps, ignore_label) + 1
-    written = 0
-    for image_path, map_path in tqdm.tqdm(pairs, "refine", unit="image", dynamic_ncols=True, leave=False):
+    pairs, left_out = pair_maps(images, map_dir)
+    cores = cores or available_cores()
+    reader = _with_number_of_classes(reader or MapReader(), [path for _, path in pairs], cores)
+
+    job = _Job(crf or DenseCRF(), reader, tuple(formats), output_dir)
+    waiting = [pair for pair in pairs if not job.is_done(*pair)]
+    workers = max(1, min(cores, len(waiting)))
+    job = dataclasses.replace(job, crf=dataclasses.replace(job.crf, threads=max(1, cores // workers)))
+    outcomes = _on_beam(job, waiting, options) if options else in_order(lambda pair: job(*pair), waiting, workers)
+    for outcome in tqdm.tqdm(outcomes, "refine", len(waiting), unit="image", dynamic_ncols=True, leave=False):
+        if outcome:
+            left_out.append(outcome)
+    failed = len(left_out) - (len(images) - len(pairs))
+    return Refined(output_dir, len(waiting) - failed, len(pairs) - len(waiting), tuple(left_out))
+
+
+def pair_maps(
+    images: Sequence[pathlib.Path], map_dir: pathlib.Path
+) -> tuple[list[tuple[pathlib.Path, pathlib.Path]], list[str]]:
+    """Finds the map of each image.
+
+    Returns:
+        (image, map) for all that have exactly one, and a line for each other image.
+
+    Raises:
+        UserError: the folder is missing, or no image has a map.
+    """
+    if not map_dir.is_dir():
+        raise UserError(f"{map_dir}: no such folder")
+    found = collections.defaultdict(list)
+    for path in sorted(map_dir.iterdir()):
+        if path.suffix.lower() in maps.SUFFIXES and not path.name.startswith("."):
+            found[path.stem].append(path)
+    same_stem = collections.Counter(path.stem for path in images)
+    pairs, left_out = [], []
+    for image in images:
+        candidates = found[image.stem]
+        if same_stem[image.stem] > 1:
+            left_out.append(f"{image}: another image has the stem {image.stem}; expected one of each stem")
+        elif len(candidates) > 1:
+            names = " and ".join(path.name for path in candidates)
+            left_out.append(f"{image}: {map_dir} holds {names}; expected one of each stem")
+        elif not candidates:
+            left_out.append(f"{image}: has no map in {map_dir}; expected {image.stem} and {' or '.join(maps.SUFFIXES)}")
+        else:
+            pairs.append((image, candidates[0]))
+    if not pairs:
+        raise UserError(left_out[0] + (f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""))
+    return pairs, left_out
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is to be done with every image; also sent to the workers of Apache Beam."""
+
+    crf: DenseCRF
+    reader: MapReader
+    formats: tuple[str, ...]
+    output_dir: pathlib.Path
+
+    def __call__(self, image_path: pathlib.Path, map_path: pathlib.Path) -> str:
+        """Refines one image; returns "", or a line that says why it could not be refined."""
         try:
             image = read_photograph(image_path)
-            palette = None
-            if map_path in label_maps:
-                labels, palette = read_labels(map_path)
-                probabilities = label_probabilities(labels, num_classes, confidence, ignore_label)
-            else:
-                probabilities = _read_probabilities(map_path, image.shape)
-            refined = crf(image, probabilities, return_labels=True)
-            if refined.dtype != np.uint8:
+            probabilities, classes, palette = self.reader.read(map_path, image.shape[:2])
+            if np.ndim(probabilities) == 3 and probabilities.shape[-1] > 256:
                 raise UserError(f"has {probabilities.shape[-1]} classes; a mask holds 256 at most")
+            only_labels = self.formats == ("masks",)
+            refined = self.crf(image, probabilities, return_labels=only_labels)
+            made_from = self._made_from(image_path, map_path)
+            if "probabilities" in self.formats:
+                self._write_probabilities(map_path.stem, refined, classes, made_from)
+            if "masks" in self.formats:
+                labels = refined if only_labels else refined.argmax(axis=-1).astype(np.uint8)
+                labels = labels if classes is None else classes[labels]
+                save_mask(self._path(map_path.stem, "masks"), labels, palette, {_MADE_FROM: made_from})
         except UserError as error:
             known = any(str(path) in str(error) for path in (image_path, map_path))
-            message = str(error) if known else f"{map_path}: {error}"
-            if on_error is None:
-                raise UserError(message) from error
-            on_error(message)
-            continue
-        colors = voc_palette(256) if palette is None else np.reshape(palette, (-1, 3))
-        save_mask(output_dir / f"{map_path.stem}.png", refined, colors)
-        written += 1
-    return written
+            return str(error) if known else f"{map_path}: {error}"
+        except MemoryError:
+            return f"{map_path}: not enough memory for this image; fewer --cores need less"
+        return ""
+
+    def is_done(self, image_path: pathlib.Path, map_path: pathlib.Path) -> bool:
+        """Whether all results are there, from the same image, map and settings."""
+        paths = [self._path(map_path.stem, name) for name in self.formats]
+        if not all(path.is_file() for path in paths):
+            return False
+        made_from = self._made_from(image_path, map_path)
+        return all(_read_made_from(path) == made_from for path in paths)
+
+    def _path(self, stem: str, name: str) -> pathlib.Path:
+        return self.output_dir / f"{stem}{FORMATS[name]}"
+
+    def _write_probabilities(self, stem: str, probabilities: np.ndarray, classes, made_from: str) -> None:
+        arrays = {"probabilities": probabilities.astype(np.float16), _MADE_FROM: np.array(made_from)}
+        if classes is not None:
+            arrays["classes"] = classes
+        with written_aside(self._path(stem, "probabilities")) as aside:
+            np.savez(aside, **arrays)
+
+    def _made_from(self, *paths: pathlib.Path) -> str:
+        """Changes with the settings, and with the inputs."""
+        states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        return hashlib.sha256(json.dumps([self._settings, states]).encode()).hexdigest()[:32]
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return repr((dataclasses.replace(self.crf, threads=None), self.reader))
 
 
-def _pairs(image_dir, map_dir):
-    """Every image with its map."""
-    images, maps = _by_stem(image_dir, sorted(SUFFIXES)), _by_stem(map_dir, MAPS)
-    missing = [path.name for stem, path in images.items() if stem not in maps]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(
-            f"{map_dir}: holds no map for {missing[0]}{more}; expected the same stem and {' or '.join(MAPS)}"
-        )
-    return [(path, maps[stem]) for stem, path in images.items()]
+def _read_made_from(path: pathlib.Path) -> str | None:
+    """What a result was made from; None for another file."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as content:
+                return str(content[_MADE_FROM])
+        with Image.open(path) as mask:
+            return mask.text.get(_MADE_FROM)
+    except Exception:  # damaged in any way: to be made again
+        return None
 
 
-def _by_stem(folder, suffixes):
-    """The files of a folder that have one of the suffixes: {stem: path}."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes]
-    if not paths:
-        raise UserError(f"{folder}: holds no files {' or '.join(suffixes)}")
-    found = {}
-    for path in paths:
-        if path.stem in found:
-            raise UserError(f"{folder}: holds {found[path.stem].name} and {path.name}; expected one of each stem")
-        found[path.stem] = path
-    return found
+def _with_number_of_classes(reader: MapReader, paths: list[pathlib.Path], cores: int) -> MapReader:
+    """The reader, with a number of classes for label maps; those that cannot be read are reported in their turn."""
+    label_maps = [path for path in paths if path.suffix.lower() == ".png"]
+    if reader.num_classes is not None or not label_maps:
+        return reader
 
-
-def _largest_label(paths, ignore_label):
-    """Over all readable label maps; those that are not are reported when their turn comes."""
-    largest = 1
-    for path in paths:
+    def largest(path: pathlib.Path) -> int:
         try:
             labels, _ = read_labels(path)
         except UserError:
-            continue
-        largest = max(largest, int(labels[labels != ignore_label].max(initial=0)))
-    return largest
+            return 1
+        return int(labels[labels != reader.ignore_label].max(initial=1))
+
+    labels = in_order(largest, label_maps, cores)
+    progress = tqdm.tqdm(labels, "count classes", len(label_maps), unit="map", dynamic_ncols=True, leave=False)
+    return dataclasses.replace(reader, num_classes=max(progress) + 1)
 
 
-def _read_probabilities(path, image_shape):
-    try:
-        content = np.load(path)
-        if path.suffix.lower() == ".npz":
-            with content:
-                names = list(content)
-                name = names[0] if len(names) == 1 else "probabilities"
-                if name not in names:
-                    found = ", ".join(names) or "nothing"
-                    raise UserError(f"{path}: holds {found}; expected one array, or one named 'probabilities'")
-                content = content[name]
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: no readable NumPy file ({error})") from error
-    if content.ndim == 3 and content.shape[:2] != image_shape[:2] and content.shape[1:] == image_shape[:2]:
-        content = content.transpose(1, 2, 0)
-    return content
+def _on_beam(job: _Job, pairs: list[tuple[pathlib.Path, pathlib.Path]], options) -> Iterator[str]:
+    """Does the job for all pairs on Apache Beam; yields what it returned, in any order."""
+    import apache_beam
+
+    job.output_dir.mkdir(parents=True, exist_ok=True)
+    job = dataclasses.replace(job, output_dir=job.output_dir.resolve())
+    absolute = [(str(image.resolve()), str(map_path.resolve())) for image, map_path in pairs]
+    with tempfile.TemporaryDirectory(prefix=".beam-", dir=job.output_dir) as folder:
+        with apache_beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | apache_beam.Create(absolute)
+                | apache_beam.Reshuffle()
+                | apache_beam.Map(_job_on_paths, job=job)
+                | apache_beam.io.WriteToText(os.path.join(folder, "outcomes"))
+            )
+        for path in sorted(pathlib.Path(folder).glob("outcomes*")):
+            yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+
+
+def _job_on_paths(pair: tuple[str, str], job: _Job) -> str:
+    return json.dumps(job(*map(pathlib.Path, pair)))
