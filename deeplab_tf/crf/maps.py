@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_tf.classes import IGNORE_LABEL, voc_palette
+from deeplab_tf.compiling import kernel
 from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import read_labels
@@ -141,21 +142,38 @@ def resize(maps: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.n
 
     Returns:
         float32 [H, W, C].
+
+    Raises:
+        UserError: the maps are empty.
     """
-    maps = np.asarray(maps, np.float32)
-    for axis, target in enumerate(size):
-        source = maps.shape[axis]
-        if source == target:
-            continue
-        if align_corners:
-            position = np.arange(target) * ((source - 1) / max(1, target - 1))
-        else:
-            position = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
-        low = np.minimum(position.astype(int), source - 1)
-        high = np.minimum(low + 1, source - 1)
-        fraction = np.expand_dims((position - low).astype(np.float32), (1 - axis, 2))
-        maps = maps.take(low, axis) * (1 - fraction) + maps.take(high, axis) * fraction
-    return maps
+    maps = np.ascontiguousarray(maps, np.float32)
+    if not maps.size:
+        raise UserError(f"holds maps of shape {list(maps.shape)}, expected at least one value")
+    rows, columns = (_taps(*lengths, align_corners) for lengths in zip(maps.shape[:2], size, strict=True))
+    resized = np.empty((*size, maps.shape[2]), np.float32)
+    _interpolate(maps, *rows, *columns, resized)
+    return resized
+
+
+def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each place along the longer side, the two places of the shorter one that it lies between, and how far on."""
+    if align_corners:
+        position = np.arange(target) * ((source - 1) / max(1, target - 1))
+    else:
+        position = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    return low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32)
+
+
+@kernel
+def _interpolate(maps, top, bottom, down, left, right, along, resized):
+    for y in range(resized.shape[0]):
+        for x in range(resized.shape[1]):
+            for c in range(resized.shape[2]):
+                above = maps[top[y], left[x], c] + along[x] * (maps[top[y], right[x], c] - maps[top[y], left[x], c])
+                below = maps[bottom[y], left[x], c]
+                below += along[x] * (maps[bottom[y], right[x], c] - below)
+                resized[y, x, c] = above + down[y] * (below - above)
 
 
 def _channels_last(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -165,6 +165,8 @@ class _Job:
         except UserError as error:
             known = any(str(path) in str(error) for path in (image_path, map_path))
             return str(error) if known else f"{map_path}: {error}"
+        except OSError as error:
+            raise UserError(f"{self.output_dir}: cannot be written ({error.strerror or error})") from error
         except MemoryError:
             return f"{map_path}: not enough memory for this image; fewer --cores need less"
         return ""

@@ -193,7 +193,7 @@ def test_small_scores_as_pytorch_interpolates_them(small, folders, align_corners
     expected = DenseCRF()(image, probabilities, return_labels=True)
     assert (read(folders / "out/a.png") == expected).mean() > 0.99
     np.testing.assert_array_equal(read(folders / "out/a.png"), read(folders / "out/b.png"))
-    np.save(folders / "maps/a.npy", np.zeros((7, 9, 30), np.float32))
+    np.save(folders / "maps/a.npy", np.zeros((7, 30, 90), np.float32))
     assert "not in the proportion of the image, 20x24" in refine(folders, reader=reader).left_out[0]
 
 
