@@ -71,22 +71,32 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self) -> float:
         """Fraction of the labelled pixels that are right."""
-        return float(_ratio(np.trace(self.counts), self.counts.sum()))
+        return float(ratio(np.trace(self.counts), self.counts.sum()))
 
     @property
     def class_accuracy(self) -> np.ndarray:
         """Fraction of each class's pixels that are right (recall), float64 [C]; NaN for a class not in the truth."""
-        return _ratio(np.diag(self.counts), self.counts.sum(1))
+        return recall(class_counts(self.counts))
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Fraction of each class's predictions that are right, float64 [C]; NaN for a class never predicted."""
+        return precision(class_counts(self.counts))
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall (Dice), float64 [C]; NaN where `iou` is."""
+        return f1(class_counts(self.counts))
 
     @property
     def mean_accuracy(self) -> float:
         """Mean of `class_accuracy` over the classes in the truth."""
-        return float(_mean(self.class_accuracy))
+        return float(mean(self.class_accuracy))
 
     @property
     def frequency_weighted_iou(self) -> float:
         """Intersection over union of each class weighted by its share of the labelled pixels."""
-        frequency = _ratio(self.counts.sum(1), self.counts.sum())
+        frequency = ratio(self.counts.sum(1), self.counts.sum())
         return float(np.nansum(frequency * np.nan_to_num(self.iou))) if self.counts.sum() else float("nan")
 
     def summary(self) -> dict[str, float]:
@@ -161,21 +171,36 @@ def class_counts(confusion: np.ndarray) -> np.ndarray:
 def iou(counts: np.ndarray) -> np.ndarray:
     """Intersection over union [..., C] of counts [..., 3, C]; NaN for a class neither present nor predicted."""
     both, truth, predicted = np.moveaxis(counts, -2, 0)
-    return _ratio(both, truth + predicted - both)
+    return ratio(both, truth + predicted - both)
+
+
+def precision(counts: np.ndarray) -> np.ndarray:
+    """Fraction [..., C] of the predicted pixels that are right, of counts [..., 3, C]; NaN where none is predicted."""
+    return ratio(counts[..., 0, :], counts[..., 2, :])
+
+
+def recall(counts: np.ndarray) -> np.ndarray:
+    """Fraction [..., C] of the true pixels that are right, of counts [..., 3, C]; NaN where there are none."""
+    return ratio(counts[..., 0, :], counts[..., 1, :])
+
+
+def f1(counts: np.ndarray) -> np.ndarray:
+    """Harmonic mean [..., C] of precision and recall (Dice) of counts [..., 3, C]; NaN where `iou` is."""
+    return ratio(2 * counts[..., 0, :], counts[..., 1, :] + counts[..., 2, :])
 
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
     """Mean [...] of `iou` over the classes that occur; NaN where none does."""
-    return _mean(iou(counts))
+    return mean(iou(counts))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The ratio part / whole, NaN where whole is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.true_divide(part, whole)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean(values: np.ndarray) -> np.ndarray:
     """Mean along the last axis of the values that are not NaN; NaN where all are."""
     occurs = ~np.isnan(values)
-    return _ratio(np.where(occurs, values, 0).sum(-1), occurs.sum(-1))
+    return ratio(np.where(occurs, values, 0).sum(-1), occurs.sum(-1))

@@ -11,11 +11,57 @@ import numpy as np
 import scipy.ndimage
 import scipy.spatial
 
+from deeplab_tf.classes import IGNORE_LABEL
+from deeplab_tf.counts import iou, ratio
 from deeplab_tf.evaluation.trimap import boundary
 
 # Width of the band of boundary IoU, and tolerance of boundary F1, as fractions of the diagonal of the image.
 IOU_RATIO = 0.02  # Cheng et al., arXiv 2103.16562
 F1_RATIO = 0.0075  # the tolerance of the Berkeley benchmark, which Csurka et al., BMVC 2013 take over
+
+
+class BoundaryQuality:
+    """Boundary IoU and boundary F1 of a set of images.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int):
+        self._num_classes = num_classes
+        self._counts = np.zeros((3, num_classes), np.int64)
+        self._f1 = np.zeros((2, num_classes))  # sum of the scores, images that have one
+
+    def add(self, labels: np.ndarray, predictions: np.ndarray, ignore_label: int = IGNORE_LABEL) -> None:
+        """Counts one image.
+
+        Args:
+            labels: integers [H, W], the truth: `ignore_label`, or in [0, C).
+            predictions: integers [H, W]; what is not in [0, C) is not a class.
+            ignore_label: the label of pixels without a class.
+        """
+        labelled = labels != ignore_label
+        none = self._num_classes
+        truth = np.where(labelled, labels, none).astype(np.int16)
+        predicted = np.where(labelled & (predictions < none), predictions, none).astype(np.int16)
+        self._counts += boundary_counts(truth, predicted, none)
+        f1 = boundary_f1(truth, predicted, none)
+        self._f1 += np.nan_to_num(f1), ~np.isnan(f1)
+
+    def __iadd__(self, other: "BoundaryQuality") -> "BoundaryQuality":
+        self._counts += other._counts
+        self._f1 += other._f1
+        return self
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Boundary IoU by class, from the sums over all images, float64 [C]; NaN where a class does not occur."""
+        return iou(self._counts)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Boundary F1 by class, the mean over the images that have a boundary of it, float64 [C]; NaN for none."""
+        return ratio(*self._f1)
 
 
 def boundary_band(labels: np.ndarray, distance: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import tqdm
 
 from deeplab_tf import files
 from deeplab_tf.counts import ConfusionMatrix, ImageCounts, class_counts
+from deeplab_tf.evaluation.boundaries import BoundaryQuality
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
@@ -37,6 +38,8 @@ class Evaluation:
         image_counts: the same, image by image.
         network_trimap: quality near boundaries, of the network alone; None where it was not asked for.
         crf_trimap: likewise after the CRF.
+        network_boundary: boundary IoU and boundary F1, of the network alone; None where trimaps were not asked for.
+        crf_boundary: likewise after the CRF.
         made_with: what was evaluated, in terms of JSON: "dataset", "split", "limit", and `Segmenter.settings`; empty
             where the caller of `evaluate` did not say.
     """
@@ -49,6 +52,8 @@ class Evaluation:
     image_counts: ImageCounts
     network_trimap: TrimapCurve | None = None
     crf_trimap: TrimapCurve | None = None
+    network_boundary: BoundaryQuality | None = None
+    crf_boundary: BoundaryQuality | None = None
     made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -62,12 +67,19 @@ class Evaluation:
         """The confusion matrix after the last step: the CRF where there is one."""
         return self.network if self.crf is None else self.crf
 
+    def by_class(self) -> dict[str, np.ndarray]:
+        """The figures by class after the last step, by name, each float64 [C]; NaN where a class does not occur."""
+        boundary = self.network_boundary if self.crf is None else self.crf_boundary
+        figures = {"precision": self.final.precision, "recall": self.final.class_accuracy, "F1": self.final.f1}
+        return figures | ({"boundary IoU": boundary.iou, "boundary F1": boundary.f1} if boundary else {})
+
     def table(self) -> str:
-        """Per-class intersection over union and the summary figures, in percent, as text."""
+        """The figures by class and in summary, in percent, as text; beside IoU those after the last step."""
         width = max(len("frequency-weighted IoU"), *map(len, self.class_names))
-        rule = "-" * (width + 15 * len(self.stages))
+        columns = {name: matrix.iou for name, matrix in self.stages.items()} | self.by_class()
+        rule = "-" * (width + 15 * len(columns))
         rows = [
-            f"{name:<{width}}" + "".join(f"{_percent(matrix.iou[i]):>15}" for matrix in self.stages.values())
+            f"{name:<{width}}" + "".join(f"{_percent(values[i]):>15}" for values in columns.values())
             for i, name in enumerate(self.class_names)
         ]
         summaries = [matrix.summary() for matrix in self.stages.values()]
@@ -80,13 +92,18 @@ class Evaluation:
                 ("frequency_weighted_iou", "frequency-weighted IoU"),
             )
         ]
-        header = f"{'IoU, %':<{width}}" + "".join(f"{name:>15}" for name in self.stages)
+        header = f"{'IoU, %':<{width}}" + "".join(f"{name:>15}" for name in columns)
         return "\n".join([header, rule, *rows, rule, *totals])
 
     def as_json(self) -> dict[str, Any]:
         """All that was measured and of what, in terms of JSON; figures in [0, 1], null where nothing was counted."""
         matrices = {"network": self.network} | ({} if self.crf is None else {"crf": self.crf})
+        boundaries = {"network": self.network_boundary, "crf": self.crf_boundary}
         names = distinct(self.class_names)
+
+        def by_name(values: np.ndarray) -> dict[str, float | None]:
+            return dict(zip(names, map(_or_null, values), strict=True))
+
         return {
             "made_with": dict(self.made_with),
             "images": self.images,
@@ -95,9 +112,17 @@ class Evaluation:
             **{
                 name: {key: _or_null(value) for key, value in matrix.summary().items()}
                 | {
-                    "iou": dict(zip(names, map(_or_null, matrix.iou), strict=True)),
+                    "iou": by_name(matrix.iou),
+                    "precision": by_name(matrix.precision),
+                    "recall": by_name(matrix.class_accuracy),
+                    "f1": by_name(matrix.f1),
                     "confusion": matrix.counts.tolist(),
                 }
+                | (
+                    {"boundary_iou": by_name(boundaries[name].iou), "boundary_f1": by_name(boundaries[name].f1)}
+                    if boundaries[name]
+                    else {}
+                )
                 for name, matrix in matrices.items()
             },
         } | ({"trimap": self._trimap_as_json()} if self.network_trimap else {})
@@ -129,7 +154,8 @@ def evaluate(
         segmenter: with `info` (the classes).
         examples: {"image": uint8 [H, W, 3], "label": uint8 [H, W]} and, where there is one, "filename"; NumPy arrays or
             tensors, as `deeplab_tf.data.evaluation_pipeline` gives them.
-        trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`.
+        trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`; with them
+            boundary IoU and boundary F1 are measured too.
         made_with: becomes `Evaluation.made_with`.
         on_example: called in order, on this thread, with (index, example, result of the network, result after the CRF
             or None).
@@ -142,31 +168,35 @@ def evaluate(
     stages = (NETWORK, CRF) if segmenter.crf else (NETWORK,)
     totals = {stage: ConfusionMatrix.empty(info.num_classes) for stage in stages}
     curves = {stage: TrimapCurve(info.num_classes, trimap_widths) for stage in stages} if trimap_widths else {}
+    boundaries = {stage: BoundaryQuality(info.num_classes) for stage in curves}
     counts = {stage: [] for stage in stages}
     filenames = []
 
-    def count(example: Mapping[str, Any], image: np.ndarray, results: Results) -> tuple[Mapping, Results, dict, dict]:
-        """On other threads: the confusion matrices of one image, and its counts near boundaries."""
+    def count(example: Mapping[str, Any], image: np.ndarray, results: Results) -> tuple:
+        """On other threads: of one image the confusion matrices, the counts near boundaries, and their quality."""
         label = np.asarray(example["label"])
         distance = boundary_distance(label) if curves else None
-        confusions, near = {}, {}
+        confusions, near, quality = {}, {}, {}
         for stage, result in results.items():
             confusions[stage] = ConfusionMatrix.empty(info.num_classes)
             confusions[stage].add(label, result.labels, info.ignore_label)
             if curves:
                 near[stage] = TrimapCurve(info.num_classes, trimap_widths)
                 near[stage].add(label, result.labels, distance, info.ignore_label)
-        return example, results, confusions, near
+                quality[stage] = BoundaryQuality(info.num_classes)
+                quality[stage].add(label, result.labels, info.ignore_label)
+        return example, results, confusions, near, quality
 
     progress = tqdm.tqdm(examples, "evaluate", leave=False, unit="image", dynamic_ncols=True)
     images = ((example, np.asarray(example["image"])) for example in examples)
     with progress, contextlib.closing(segment_stream(segmenter, images, count)) as counted:
-        for example, results, confusions, near in counted:
+        for example, results, confusions, near, quality in counted:
             for stage, confusion in confusions.items():
                 totals[stage].counts += confusion.counts
                 counts[stage].append(class_counts(confusion.counts))
             for stage, curve in near.items():
                 curves[stage].counts += curve.counts
+                boundaries[stage] += quality[stage]
             if on_example:
                 on_example(len(filenames), example, results[NETWORK], results.get(CRF))
             filenames.append(filename_of(example, len(filenames)))
@@ -181,6 +211,8 @@ def evaluate(
         image_counts=ImageCounts(tuple(info.class_names), tuple(filenames), **arrays),
         network_trimap=curves.get(NETWORK),
         crf_trimap=curves.get(CRF),
+        network_boundary=boundaries.get(NETWORK),
+        crf_boundary=boundaries.get(CRF),
         made_with=made_with or {},
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf import files
-from deeplab_tf.counts import class_counts, iou
+from deeplab_tf.counts import class_counts, f1, iou, mean, precision, ratio, recall
 from deeplab_tf.errors import UserError
 
 
@@ -45,18 +45,17 @@ class FolderScore:
     @property
     def precision(self) -> np.ndarray:
         """Fraction of each class's predicted pixels that are right, float64 [C]; NaN where none is predicted."""
-        return ratio(self._counts[0], self._counts[2])
+        return precision(self._counts)
 
     @property
     def recall(self) -> np.ndarray:
         """Fraction of each class's pixels that are right (class accuracy), float64 [C]; NaN where it has none."""
-        return ratio(self._counts[0], self._counts[1])
+        return recall(self._counts)
 
     @property
     def f1(self) -> np.ndarray:
         """Harmonic mean of precision and recall (Dice), float64 [C]; NaN where `iou` is."""
-        both, truth, predicted = self._counts
-        return ratio(2 * both, truth + predicted)
+        return f1(self._counts)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -96,7 +95,7 @@ class FolderScore:
         if unknown:
             raise UserError(f"classes: {unknown[0]!r} is not one of {', '.join(self.class_names)}")
         chosen = [i for i, name in enumerate(self.class_names) if name in (names or self.class_names)]
-        return {title: mean(values[chosen]) for title, values in self.columns().items()}
+        return {title: float(mean(values[chosen])) for title, values in self.columns().items()}
 
     def table(self, subsets: Mapping[str, Sequence[str]] | None = None) -> str:
         """All figures in percent, as text.
@@ -141,18 +140,6 @@ class FolderScore:
     def save(self, path: str | os.PathLike, subsets: Mapping[str, Sequence[str]] | None = None) -> None:
         """Writes `as_json()` to a file."""
         files.write_json(path, self.as_json(subsets))
-
-
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The ratio part / whole, NaN where whole is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.true_divide(part, whole)
-
-
-def mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN when nothing is left."""
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else math.nan
 
 
 def _row(name: str, values: Iterable[float], width: int) -> str:

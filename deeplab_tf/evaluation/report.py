@@ -69,6 +69,7 @@ def write_report(
         title=title,
         settings={"images": evaluation.images, "seconds": f"{evaluation.seconds:.1f}", **(settings or {})},
         stages=evaluation.stages,
+        by_class=evaluation.by_class(),
         summaries={name: matrix.summary() for name, matrix in evaluation.stages.items()},
         classes=list(zip(evaluation.class_names, segmenter.info.palette.tolist(), strict=True)),
         truth_share=evaluation.network.counts.sum(axis=1) / max(1, evaluation.network.counts.sum()),

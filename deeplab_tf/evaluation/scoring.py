@@ -10,10 +10,11 @@ import tqdm
 
 from deeplab_tf import pictures
 from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
-from deeplab_tf.counts import ConfusionMatrix, class_counts, iou
+from deeplab_tf.counts import ConfusionMatrix, class_counts, mean_iou
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import boundaries, trimap
-from deeplab_tf.evaluation.folder_score import FolderScore, mean, ratio
+from deeplab_tf.evaluation import trimap
+from deeplab_tf.evaluation.boundaries import BoundaryQuality
+from deeplab_tf.evaluation.folder_score import FolderScore
 from deeplab_tf.parallel import available_cores, in_order
 
 # What the values in the files of a data set mean: {value: class}. Values that are missing are not classes.
@@ -167,16 +168,14 @@ class _ImageScore:
     """Counts of one image, or of several: the fields are sums."""
 
     confusion: np.ndarray  # int64 [C + 1, C + 1]
-    boundary: np.ndarray  # int64 [3, C]
-    boundary_f1: np.ndarray  # float64 [2, C]: sum of the scores, images that have one
+    boundary: BoundaryQuality
     bands: np.ndarray  # int64 [widths, 3, C + 1]
 
     @classmethod
     def zeros(cls, num_classes: int) -> "_ImageScore":
         return cls(
             np.zeros((num_classes + 1, num_classes + 1), np.int64),
-            np.zeros((3, num_classes), np.int64),
-            np.zeros((2, num_classes)),
+            BoundaryQuality(num_classes),
             np.zeros((len(trimap.WIDTHS), 3, num_classes + 1), np.int64),
         )
 
@@ -186,8 +185,9 @@ class _ImageScore:
         return int(np.flatnonzero(self.confusion.sum(axis=1)).max(initial=0))
 
     def add(self, other: "_ImageScore") -> None:
-        for field in dataclasses.fields(self):
-            getattr(self, field.name)[:] += getattr(other, field.name)
+        self.confusion += other.confusion
+        self.boundary += other.boundary
+        self.bands += other.bands
 
     def result(self, class_names: tuple[str, ...], images: int, not_predicted: int, left_out: tuple) -> FolderScore:
         count = len(class_names)
@@ -198,9 +198,9 @@ class _ImageScore:
         return FolderScore(
             class_names,
             confusion,
-            iou(self.boundary[:, :count]),
-            ratio(*self.boundary_f1[:, :count]),
-            {width: mean(iou(counts)) for width, counts in curve},
+            self.boundary.iou[:count],
+            self.boundary.f1[:count],
+            {width: float(mean_iou(counts)) for width, counts in curve},
             images,
             not_predicted,
             left_out,
@@ -223,13 +223,9 @@ def _measure(
 
     confusion = ConfusionMatrix.empty(num_classes + 1)
     confusion.add(truth, prediction, none)
-    f1 = boundaries.boundary_f1(truth, prediction, num_classes)
-    return _ImageScore(
-        confusion.counts,
-        boundaries.boundary_counts(truth, prediction, num_classes),
-        np.stack([np.nan_to_num(f1), ~np.isnan(f1)]),
-        _bands(truth, prediction, num_classes),
-    )
+    boundary = BoundaryQuality(num_classes)
+    boundary.add(truth, prediction, none)
+    return _ImageScore(confusion.counts, boundary, _bands(truth, prediction, num_classes))
 
 
 def _bands(truth: np.ndarray, prediction: np.ndarray, none: int) -> np.ndarray:

@@ -91,6 +91,12 @@ def test_evaluate_agrees_to_all_digits(segmenter, make_examples, tmp_path):
     assert score.means()["IoU"] == evaluation.network.mean_iou
     assert score.pixel_accuracy == evaluation.network.pixel_accuracy
     assert list(score.trimap.values()) == evaluation.network_trimap.mean_iou
+    columns = score.columns()
+    for name, values in evaluation.by_class().items():
+        np.testing.assert_array_equal(values, columns[name])
+    written = evaluation.as_json()["network"]
+    assert list(written["boundary_f1"].values()) == [None if np.isnan(x) else x for x in score.boundary_f1]
+    assert "boundary IoU" in evaluation.table()
     assert score.unlabelled == 0
 
 

@@ -72,9 +72,10 @@ def test_every_format_holds_the_results_before_and_after_the_crf(refining, photo
 def test_the_probabilities_are_what_refine_takes(refining, photographs, tmp_path):
     images = photographs[:2]
     predict(refining, images, tmp_path, ["masks", "probabilities"])
-    from deeplab_tf.crf.refining import refine_folder
+    from deeplab_tf.crf import refine_many
 
-    assert refine_folder(images[0].parent, tmp_path / "probabilities", tmp_path / "refined", refining.crf) == 2
+    refined = refine_many(images[0].parent, tmp_path / "probabilities", tmp_path / "refined", refining.crf)
+    assert refined.written == 2
     for path in images:
         masks = [np.asarray(Image.open(tmp_path / folder / path.name)) for folder in ("refined", "masks_crf")]
         assert (masks[0] == masks[1]).mean() > 0.99  # float16 on the way
