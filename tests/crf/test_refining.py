@@ -286,6 +286,7 @@ def test_turned_photographs(small, folders):
     np.testing.assert_array_equal(read(folders / "out/a.png"), DenseCRF()(image, probabilities, return_labels=True))
 
 
+@pytest.mark.slow
 def test_apache_beam_writes_the_same(folders):
     pytest.importorskip("apache_beam")
     np.save(folders / "maps/c.npy", np.full((20, 24, 3), np.nan, np.float32))
@@ -299,6 +300,7 @@ def test_apache_beam_writes_the_same(folders):
     assert refine(folders, beam_pipeline_options="runner=DirectRunner").done_before == 2
 
 
+@pytest.mark.slow
 def test_command(folders):
     np.save(folders / "maps/b.npy", np.full((20, 24, 3), np.nan, np.float32))
     (folders / "maps/b.npz").unlink()

@@ -228,6 +228,7 @@ def test_what_cannot_be_scored_is_left_out(folders):
     assert "0.png" in broken and "1.png: found the value 9, expected classes 0 to 3" in nine and "no truth" in new
 
 
+@pytest.mark.slow
 def test_command(folders, tmp_path):
     (folders[0] / "0.png").write_bytes(b"broken")
     command = [sys.executable, str(REPOSITORY / "tools/score.py"), "--predictions=predictions", "--labels=labels"]
