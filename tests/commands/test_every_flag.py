@@ -79,6 +79,8 @@ VALUES = {
     "maps": ("maps1", "maps2"),
     "crf_file": ("a.json", "b.json"),
     "label_confidence": ("0.6", "0.7"),
+    "cam_threshold": ("0.2", "0.3"),
+    "cam_power": ("2", "4"),
     "predictions": ("p1", "p2"),
     "labels": ("l1", "l2"),
     "prediction_suffix": ("_a", "_b"),
@@ -220,7 +222,8 @@ def library(calls: Calls, monkeypatch) -> None:
     best = types.SimpleNamespace(crf=crf, mean_iou=0.5)
     found = types.SimpleNamespace(without_crf=0.4, best=best, trials=[])
     record("deeplab_tf.evaluation.crf_search.search_crf", found)
-    record("deeplab_tf.crf.refining.refine_folder", 1)
+    refined = types.SimpleNamespace(written=1, done_before=0, output_dir="o", left_out=[])
+    record("deeplab_tf.crf.refine_many", refined)
     monkeypatch.setattr("deeplab_tf.crf.DenseCRF.load", calls.stub("DenseCRF.load"))
     score = types.SimpleNamespace(
         table=calls.stub("table", ""), images=1, not_predicted=0, unlabelled=0, left_out=[], save=calls.stub("save")
