@@ -139,7 +139,7 @@ def pair_maps(
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What is to be done with every image; also sent to the workers of Apache Beam."""
+    """The work on every image; also sent to the workers of Apache Beam."""
 
     crf: DenseCRF
     reader: MapReader
@@ -200,7 +200,7 @@ class _Job:
 
 
 def _read_made_from(path: pathlib.Path) -> str | None:
-    """What a result was made from; None for another file."""
+    """The entry of a result that says what it was made from; None for another file."""
     try:
         if path.suffix == ".npz":
             with np.load(path) as content:
