@@ -300,6 +300,7 @@ def planted(row, folder, images=1449, **changes):
         {"checkpoint": "ckpt-5500"},
         {"scales": [0.5, 1.0]},
         {"input_scale": 0.5},
+        {"pad_to": 513},
         {"mirror": True},
         {"tile_size": 513, "tile_overlap": 128},
         {"crf": None},
