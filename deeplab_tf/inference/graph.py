@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import keras
 import tensorflow as tf
 
 from deeplab_tf.errors import UserError
@@ -55,7 +54,7 @@ class SegmentationGraph:
         self._precision = precision or model.compute_dtype
         self._network = FoldedNetwork(model)
         self.channels = self._network.channels
-        self._constants = self._network.weights(keras.ops.convert_to_numpy) if precision else None
+        self._constants = self._network.constants() if precision else None
         # Traced once, for every view and tile.
         self._score = tf.function(self._score_part, autograph=False)
 

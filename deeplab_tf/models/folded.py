@@ -4,7 +4,7 @@ Batch norm becomes a part of the convolution before it, ASPP's classifiers becom
 shifted and added, and dropout is gone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -42,25 +42,26 @@ class FoldedNetwork:
         shared = len(classifiers) > 1 and all(layer.input is classifiers[0].input for layer in classifiers)
         self._summed = classifiers if shared else []
 
-    def weights(self, value: Callable[[keras.Variable], Any] | None = None) -> Weights:
-        """The kernels and biases with batch norm in them, from the present values of the model's variables.
+    def weights(self) -> Weights:
+        """The kernels and biases with batch norm in them, as tensors.
 
-        Args:
-            value: gives the value of a variable. None: a tensor, in a graph whatever the variable holds when the
-                graph is run. `keras.ops.convert_to_numpy` gives arrays, which graphs have as constants.
+        In a graph they follow from whatever the model's variables hold when the graph is run.
         """
-        value = value or _tensor
-        return {layer.name: self._fold(layer, value) for layer in self._convolutions}
+        return {layer.name: self._fold(layer) for layer in self._convolutions}
 
-    def _fold(self, layer: layers.Layer, value: Callable[[keras.Variable], Any]) -> tuple[Any, Any]:
-        kernel = value(layer.kernel)
-        bias = value(layer.bias) if layer.use_bias else 0.0
+    def constants(self) -> Weights:
+        """The present `weights`, by the same arithmetic, as arrays: a graph has those as constants."""
+        return {name: tuple(ops.convert_to_numpy(weight) for weight in pair) for name, pair in self.weights().items()}
+
+    def _fold(self, layer: layers.Layer) -> tuple[Any, Any]:
+        kernel = _tensor(layer.kernel)
+        bias = _tensor(layer.bias) if layer.use_bias else 0.0
         norm = self._norms.get(id(layer.output))
         if norm is None:
             return kernel, bias
-        scale = value(norm.gamma) * (value(norm.moving_variance) + norm.epsilon) ** -0.5
+        scale = _tensor(norm.gamma) * ops.rsqrt(_tensor(norm.moving_variance) + norm.epsilon)
         of_kernel = scale[:, None] if isinstance(layer, layers.DepthwiseConv2D) else scale
-        return kernel * of_kernel, (bias - value(norm.moving_mean)) * scale + value(norm.beta)
+        return kernel * of_kernel, (bias - _tensor(norm.moving_mean)) * scale + _tensor(norm.beta)
 
     def __call__(self, images, weights: Weights, precision: str = "float32"):
         """Scores preprocessed images.

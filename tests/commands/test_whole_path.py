@@ -169,8 +169,9 @@ def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, s
     subprocess.run([str(part) for part in command], check=True, cwd=workplace, timeout=300)
     served = np.load(workplace / "served.npz")
     assert len({tuple(size) for size in served["bytes_sizes"]}) > 1  # several sizes in one batch
-    # The same graph, its weights as constants: other sums, of scores below 100, whose float32 steps are below 1e-5.
-    tolerance = 8e-5
+    # The same graph, its weights as constants: other sums. Scores of about 100, which have float32 steps of 1e-5, come
+    # out of twenty layers up to 1e-3 apart; a probability changes by a quarter of that.
+    tolerance = 2.5e-4
     for i, path in enumerate(paths):
         expected = segmenter(np.asarray(Image.open(path)))
         height, width = expected.labels.shape

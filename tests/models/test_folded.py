@@ -29,7 +29,7 @@ def test_score_maps_are_those_of_the_model(backbone, head, options, constants):
     model = DeepLab(backbone, head, num_classes=5, **{"scales": (1.0,)} | options)
     randomise(model, seed=0)
     network = FoldedNetwork(model)
-    arrays = network.weights(keras.ops.convert_to_numpy) if constants else None
+    arrays = network.constants() if constants else None
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def graph(images):
@@ -50,7 +50,7 @@ def operations_of(network, weights, precision):
 def test_constants_leave_nothing_of_batch_norm_and_the_branches_are_one_product():
     model = DeepLab("resnet_tiny", "aspp_l", num_classes=5, scales=(1.0,))
     network = FoldedNetwork(model)
-    constants = network.weights(keras.ops.convert_to_numpy)
+    constants = network.constants()
     operations = operations_of(network, lambda: constants, "bfloat16")
     types = [operation.type for operation in operations]
     convolutions = [layer for layer in model.network.layers if isinstance(layer, keras.layers.Conv2D)]
