@@ -117,17 +117,23 @@ def test_an_export_is_served(unpacked, expected):
 @pytest.mark.slow
 def test_training_continues(workplace, expected):
     """To the weights that the old code had reached: data, momentum and schedule go on where they were."""
+    before = trained_weights(workplace / "run")
     result = run_command("train.py", "--flagfile=run/config.flags", "--model_dir=run", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    model = Segmenter.load(workplace / "run").model
-    reached = {weight.path.removeprefix("deeplab/"): weight.numpy() for weight in model.trainable_weights}
+    after = trained_weights(workplace / "run")
     steps = {
         name.removeprefix("step_4.").replace(".", "/"): value for name, value in expected.items() if "step" in name
     }
     assert len(steps) == 14
+    # Gradients summed in another order; a tenth of the last two updates, or momentum, lost would be ten times as much.
+    moved = max(np.abs(value - before[name]).max() for name, value in steps.items())
     for name, value in steps.items():
-        # Weights of up to 4 in float32 after two updates; of another way to sum a gradient.
-        np.testing.assert_allclose(reached[name], value, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(after[name], value, atol=0.01 * moved, err_msg=name)
+
+
+def trained_weights(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
+    model = Segmenter.load(model_dir).model
+    return {weight.path.removeprefix("deeplab/"): weight.numpy() for weight in model.trainable_weights}
 
 
 @pytest.mark.slow
