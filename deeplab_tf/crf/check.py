@@ -47,8 +47,8 @@ def check_guide(image: np.ndarray, shape: tuple[int, ...], color_stds: float | t
     size = ", ".join(map(str, shape))
     if image.ndim not in (len(shape), len(shape) + 1) or image.shape[: len(shape)] != tuple(shape):
         raise UserError(
-            f"dense CRF: the image has shape {image.shape}, the probabilities are for ({size}): expected ({size}) or "
-            f"({size}, channels)"
+            f"dense CRF: the probabilities have shape ({size}, classes), the image {image.shape}: expected an image of "
+            f"({size}) or ({size}, channels)"
         )
     if image.size == 0:
         raise UserError(f"dense CRF: the image is empty: its shape is {image.shape}")

@@ -128,10 +128,10 @@ EVEN = np.full((4, 5, 2), 0.5, np.float32)
 MISTAKES = {
     "booleans": (IMAGE > 0, EVEN, "image has dtype bool, expected integers or floating point"),
     "NaN in the image": (IMAGE * np.nan, EVEN, "image contains values that are not finite"),
-    "an axis too many": (IMAGE[None, None], EVEN, r"image has shape \(1, 1, 4, 5, 3\)"),
+    "an axis too many": (IMAGE[None, None], EVEN, r"the image \(1, 1, 4, 5, 3\)"),
     "no pixels": (IMAGE[:0], EVEN[:0], "image is empty"),
-    "another size": (IMAGE, EVEN[:3], r"image has shape \(4, 5, 3\), the probabilities are for \(3, 5\)"),
-    "channels first": (IMAGE, EVEN.transpose(2, 0, 1), "the probabilities are for"),
+    "another size": (IMAGE, EVEN[:3], r"probabilities have shape \(3, 5, classes\), the image \(4, 5, 3\)"),
+    "channels first": (IMAGE, EVEN.transpose(2, 0, 1), "the probabilities have shape"),
     "no classes": (IMAGE, EVEN[..., :0], "no classes"),
     "integers": (IMAGE, EVEN.astype(int), "integers|dtype int64"),
     "NaN": (IMAGE, np.where(np.arange(2) == 1, np.nan, EVEN), "not finite"),
