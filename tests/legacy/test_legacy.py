@@ -53,7 +53,8 @@ def test_prepared_data(unpacked, expected):
     info = data.info("shapes", unpacked / "data")
     assert info.splits == {"train": 4, "val": 3} and info.class_names[7] == "table" and info.ignore_label == 255
     first, *_ = data.evaluation_pipeline(directory, "val").as_numpy_iterator()
-    np.testing.assert_array_equal(first["image"][:97, :120], expected["image"])
+    # JPEG leaves the interpolation of colours to the decoder; another picture would differ by tens.
+    assert np.abs(first["image"][:97, :120].astype(int) - expected["image"]).mean() < 3
     np.testing.assert_array_equal(first["label"][:97, :120], expected["mask"])
     batch = next(iter(data.training_pipeline(directory, "train", batch_size=2, crop_size=65)))
     assert batch["image"].shape == (2, 65, 65, 3) and batch["label"].shape == (2, 65, 65)
