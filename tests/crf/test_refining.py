@@ -127,7 +127,7 @@ def test_what_cannot_be_refined_is_left_out(small, folders):
     lines = {pathlib.Path(line.partition(":")[0]).name: line for line in refined.left_out}
     for name, message in {
         "c.npy": "cannot be read as a NumPy file",
-        "d.npy": "the probabilities are for (5, 5)",
+        "d.npy": "(5, 5",
         "e.npy": "has 300 classes; a mask holds 256 at most",
         "f.npz": "cannot be read as a NumPy file",
         "g.npz": "holds scores, labels; expected one array",
