@@ -182,11 +182,13 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
         "mirror": True,
         "tile_size": 105,
         "tile_overlap": 16,
+        "pad_to": None,
         "crf": DenseCRF(iterations=3).parameters,
     }
     other.save(tmp_path)
     loaded = Segmenter.load(tmp_path, scales=(0.5, 1.0))
-    assert loaded.settings == segmenter.settings | {"checkpoint": "ckpt-0", "scales": [0.5, 1.0]}
+    loaded_with = {"checkpoint": "ckpt-0", "scales": [0.5, 1.0]}
+    assert loaded.settings == segmenter.settings | loaded_with
     bias = loaded.model.network.get_layer("fc1").bias
     bias.assign(bias + 1e-3)
     assert loaded.settings["fingerprint"] != segmenter.settings["fingerprint"]
