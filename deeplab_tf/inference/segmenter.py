@@ -82,6 +82,8 @@ class Segmenter:
         tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
         pad_to: height and width, in pixels, that smaller images are padded to with the mean colour at the right and the
             bottom, as the release pads to 513; None: to the grid of the network.
+        fixed_weights: whether the weights stay as they are now: they become constants, folded and brought into the
+            processor's order once, which takes their memory a second time. Otherwise later changes are seen.
 
     Attributes:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
@@ -107,6 +109,7 @@ class Segmenter:
         tile_size: int | None = None,
         tile_overlap: int = 128,
         pad_to: int | None = None,
+        fixed_weights: bool = False,
     ):
         if model.num_classes > 256:
             raise UserError(f"num_classes={model.num_classes}: labels are uint8, expected at most 256 classes")
@@ -122,7 +125,7 @@ class Segmenter:
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
 
-        graph = self.graph()
+        graph = self.graph(model.compute_dtype if fixed_weights else None)
         of_image = [
             tf.TensorSpec([1, 2 if mirror else 1, None, None, graph.channels]),
             tf.TensorSpec([], tf.int32),
@@ -154,7 +157,8 @@ class Segmenter:
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
             scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
-            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to.
+            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to; fixed_weights
+                is true here.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -175,7 +179,7 @@ class Segmenter:
             searched_for = read_searched_for(crf_file)
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         info = DatasetInfo.from_json(content["classes"])
-        segmenter = cls(model, crf or None, info, scales=scales, **options)
+        segmenter = cls(model, crf or None, info, scales=scales, **{"fixed_weights": True} | options)
         segmenter.checkpoint = pathlib.Path(path).name
         if searched_for and searched_for.get("fingerprint") != segmenter.settings["fingerprint"]:
             print(

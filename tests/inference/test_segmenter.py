@@ -247,3 +247,14 @@ def test_padding_to_a_size_is_padding_with_the_mean_colour(network, photograph):
     assert np.abs(Segmenter(model)(image).probabilities - expected).max() > 1e-2
     with pytest.raises(UserError, match="--pad_to=129: images are cut into tiles"):
         Segmenter(model, pad_to=129, tile_size=257)
+
+
+def test_fixed_weights_give_the_same_and_do_not_change(network, photograph):
+    model, image = network(), photograph(40, 56)
+    live, fixed = Segmenter(model), Segmenter(model, fixed_weights=True)
+    before = live(image).probabilities
+    np.testing.assert_allclose(fixed(image).probabilities, before, atol=1e-5)
+    bias = model.network.get_layer("fc1").bias
+    bias.assign(bias + np.arange(bias.shape[0]))
+    assert np.abs(live(image).probabilities - before).max() > 0.1
+    np.testing.assert_allclose(fixed(image).probabilities, before, atol=1e-5)
