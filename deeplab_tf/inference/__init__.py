@@ -3,21 +3,12 @@
 Importing it is light: TensorFlow is imported when the first name that needs it is used.
 """
 
-import importlib
+from deeplab_tf.lazy import exports
 
-_HOMES = {
-    "Segmentation": "deeplab_tf.inference.segmenter",
-    "Segmenter": "deeplab_tf.inference.segmenter",
-    "predict": "deeplab_tf.inference.predicting",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "deeplab_tf.inference.segmenter": ("Segmentation", "Segmenter"),
+        "deeplab_tf.inference.predicting": ("predict",),
+    },
+)

@@ -3,27 +3,18 @@
 `Recipe` and its module are light; TensorFlow is imported when the first name that needs it is used.
 """
 
-import importlib
+from deeplab_tf.lazy import exports
 
-_MODULES = {
-    "recipe": ("Recipe",),
-    "assembly": ("TrainingResult", "train"),
-    "class_weights": ("balanced_class_weights", "read_class_weights"),
-    "config": ("check_same_run", "write_config"),
-    "distribution": ("is_chief", "make_strategy"),
-    "loss": ("labels_on_grid", "position_weights", "summed_cross_entropy"),
-    "optimizer": ("CaffeSGD", "caffe_multipliers"),
-    "schedules": ("learning_rate_schedule",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__():
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "deeplab_tf.training.recipe": ("Recipe",),
+        "deeplab_tf.training.assembly": ("TrainingResult", "train"),
+        "deeplab_tf.training.class_weights": ("balanced_class_weights", "read_class_weights"),
+        "deeplab_tf.training.config": ("check_same_run", "write_config"),
+        "deeplab_tf.training.distribution": ("is_chief", "make_strategy"),
+        "deeplab_tf.training.loss": ("labels_on_grid", "position_weights", "summed_cross_entropy"),
+        "deeplab_tf.training.optimizer": ("CaffeSGD", "caffe_multipliers"),
+        "deeplab_tf.training.schedules": ("learning_rate_schedule",),
+    },
+)
