@@ -79,7 +79,9 @@ def atrous_convolution(
             the multiplications of large 3x3 convolutions, on CPUs (`deeplab_tf.models.winograd`), and does as
             "dilation" for the others.
         gradients: whether gradients are wanted too. On a CPU a 1x1 convolution with its gradients is faster as a matrix
-            product; without, the backend's convolution is, since it takes in the bias and the ReLU that follow.
+            product; without, the backend's convolution is, since it takes in the bias and the ReLU that follow. And a
+            CPU has gradients of TensorFlow's own dilated convolution only where oneDNN replaces it: not eagerly, not
+            on several devices, not in 16 bits.
 
     Returns:
         float [B, ceil(H / stride), ceil(W / stride), filters].
@@ -108,7 +110,8 @@ def atrous_convolution(
         import tensorflow as tf
 
         # Keras' own way, off a TPU, pads and rearranges the map before and after a plain convolution.
-        return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rate)
+        if not gradients or tf.config.list_logical_devices("GPU"):
+            return tf.nn.conv2d(inputs, kernel, 1, "SAME", dilations=rate)
     return ops.conv(inputs, kernel, padding="same", dilation_rate=rate)
 
 

@@ -72,3 +72,21 @@ def test_layer_round_trips_through_its_config():
 def test_unknown_implementation():
     with pytest.raises(UserError, match="'holes'.*dilation, deinterlace, winograd"):
         AtrousConv2D(5, 3, implementation="holes")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_gradients_do_not_depend_on_how_the_graph_is_run(dtype):
+    """A CPU lacks the gradients of TensorFlow's own dilated convolution, but where oneDNN replaces it in a graph."""
+    layer = AtrousConv2D(16, 3, rate=2, dtype=dtype)
+    images = tf.constant(np.random.default_rng(0).normal(size=(1, 9, 11, 8)), dtype)
+    layer.build(images.shape)
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(layer(images), "float32") ** 2)
+        return tape.gradient(loss, layer.kernel.value)
+
+    eager = gradient().numpy()
+    assert np.abs(eager).max() > 1
+    np.testing.assert_allclose(tf.function(gradient)().numpy(), eager, rtol=1e-2, atol=1e-3 * np.abs(eager).max())
+
