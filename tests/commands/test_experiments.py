@@ -1,5 +1,6 @@
 """The experiments: every row parses, builds the network of its table, and trains on small data."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -15,9 +16,10 @@ from absl.testing import flagsaver
 
 from deeplab_tf import DeepLab, data, flags
 from deeplab_tf.crf import DenseCRF
+from deeplab_tf.data.catalogue import PREPARED_VERSION
 from deeplab_tf.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from deeplab_tf.flags import FLAGS
-from deeplab_tf.training import Recipe
+from deeplab_tf.training import Recipe, train
 from deeplab_tf.training.timing import seconds_per_update
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -177,7 +179,7 @@ def calm_networks(monkeypatch):
                 weight.assign(weight / 10)
         return model
 
-    monkeypatch.setattr("deeplab_tf.DeepLab", calm, raising=False)
+    monkeypatch.setattr("deeplab_tf.training.assembly.DeepLab", calm)
 
 
 # Rows of equal networks train the same way on small data: one of each, that of the most classes.
@@ -189,23 +191,36 @@ for _row in ROWS:
     GROUPS[tuple(_settings[name] for name in NETWORK)] = _row
 
 
+def prepared(records, dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
+    """The small records as a prepared data set with the classes of another."""
+    directory = data_dir / dataset / PREPARED_VERSION
+    shutil.copytree(records, directory)
+    splits = [{"name": name, "shardLengths": ["2"]} for name in ("train", "trainaug", "trainvalaug", "val")]
+    (directory / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    (directory / "metadata.json").write_text(json.dumps(data.info(dataset).to_json() | {"unions": {}}))
+    return directory
+
+
 @pytest.mark.parametrize("row", GROUPS.values())
 @pytest.mark.slow
-def test_two_steps_on_small_data(row, parsed, small_records, calm_networks, tmp_path):
-    spec = importlib.util.spec_from_file_location("train", REPOSITORY / "train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
-    found = parsed(row)
-    found.initial_weights = None
-    found.crop_size, found.batch_size, found.max_steps, found.checkpoint_every = 65, 1, 2, 1000
-    found.eval_limit, found.data_dir = 1, str(tmp_path)
+def test_two_steps_on_small_data(row, small_records, calm_networks, tmp_path):
+    of_row = settings(row)
+    recipe = dataclasses.replace(
+        Recipe.from_flags(of_row | {"train_split": of_row["train_split"].split("+")[0]}),
+        initial_weights=None, crop_size=65, batch_size=1, max_steps=2, checkpoint_every=1000, eval_limit=1,
+    )  # fmt: skip
     tf.config.run_functions_eagerly(True)  # two steps take less time than tracing them
     try:
-        result = train.train_model(tmp_path, str(small_records), tf.distribute.get_strategy())
+        directory = prepared(small_records, of_row["dataset"], tmp_path / "data")
+        result = train(tmp_path / "run", directory, recipe, strategy=tf.distribute.get_strategy())
     finally:
         tf.config.run_functions_eagerly(False)
     assert result.steps == 2
     assert 0 <= result.validation["mean_iou"] <= 1
+    described = json.loads((tmp_path / "run/segmenter.json").read_text())["model"]
+    assert [described[name] for name in ("backbone", "head", "scales")] == [
+        recipe.backbone, recipe.head, list(recipe.scales)
+    ]  # fmt: skip
     shutil.rmtree(tmp_path)
 
 

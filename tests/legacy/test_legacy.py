@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deeplab_tf import DeepLab, Segmenter, data, weights
+from deeplab_tf.evaluation import evaluate
 from tests.helpers import run_command
 
 HERE = pathlib.Path(__file__).parent
@@ -137,13 +138,37 @@ def trained_weights(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
     return {weight.path.removeprefix("deeplab/"): weight.numpy() for weight in model.trainable_weights}
 
 
+def as_it_was_decoded(directory: str, split: str):
+    """Examples with the pictures that the old code saw: TensorFlow's fast JPEG decoder, not Pillow's."""
+    files = sorted(str(path) for path in pathlib.Path(directory).glob(f"*-{split}.tfrecord-*"))
+    encoded = {}
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        encoded[features["image/filename"].bytes_list.value[0]] = features["image/encoded"].bytes_list.value[0]
+    for example in data.evaluation_pipeline(directory, split).as_numpy_iterator():
+        image = tf.io.decode_image(encoded[example["filename"]], channels=3, expand_animations=False)
+        yield example | {"image": image.numpy()}
+
+
+def test_its_evaluation_is_repeated(unpacked):
+    segmenter = Segmenter.load(unpacked / "run", crf=True)
+    directory = data.prepared_directory("shapes", unpacked / "data")
+    evaluation = evaluate(segmenter, as_it_was_decoded(directory, "val"))
+    before = json.loads((unpacked / "run/evaluation.json").read_text())
+    for stage in ("network", "crf"):
+        old, new = np.array(before[stage]["confusion"]), getattr(evaluation, stage).counts
+        assert np.abs(new - old).sum() <= 1e-3 * old.sum()
+
+
 @pytest.mark.slow
 def test_a_run_is_evaluated(workplace):
     before = json.loads((workplace / "run/evaluation.json").read_text())
     result = run_command("evaluate.py", "--model_dir=run", "--crf", cwd=workplace)
     assert result.returncode == 0, result.stderr
     after = json.loads((workplace / "run/evaluation.json").read_text())
-    assert after["images"] == 3
+    assert after["images"] == 3 and after["made_with"]["checkpoint"] == "ckpt-2"
     for stage in ("network", "crf"):
         old, new = np.array(before[stage]["confusion"]), np.array(after[stage]["confusion"])
-        assert np.abs(new - old).sum() <= 1e-3 * old.sum()
+        np.testing.assert_array_equal(new.sum(axis=1), old.sum(axis=1))  # the same pixels
+        # After two updates two classes are about equal; JPEG is decoded another way, see `as_it_was_decoded`.
+        assert np.abs(new - old).sum() <= 0.05 * old.sum()

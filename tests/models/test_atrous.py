@@ -89,4 +89,3 @@ def test_gradients_do_not_depend_on_how_the_graph_is_run(dtype):
     eager = gradient().numpy()
     assert np.abs(eager).max() > 1
     np.testing.assert_allclose(tf.function(gradient)().numpy(), eager, rtol=1e-2, atol=1e-3 * np.abs(eager).max())
-

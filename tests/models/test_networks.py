@@ -33,7 +33,9 @@ def resnet_parameters(blocks: tuple, head: str, classes: int) -> int:
         for _ in range(n):
             total += previous * width + 9 * width * width + width * 4 * width + 2 * (width + width + 4 * width)
             previous = 4 * width
-    side, branches = {"linear": (1, 1), "large_fov": (3, 1), "aspp_s": (3, 4), "aspp_l": (3, 4)}[head]
+    side, branches = {"linear": (1, 1), "large_fov": (3, 1), "aspp_s": (3, 4), "aspp_l": (3, 4), "aspp_6_12": (3, 2)}[
+        head
+    ]
     return total + branches * (side**2 * 2048 + 1) * classes
 
 

@@ -50,7 +50,11 @@ def test_vgg_backbone_ends_before_fc6():
 
 @pytest.mark.parametrize(
     "what, match",
-    [("backbon", "matches no layer; expected none, backbone"), ("conv1(", "not a regular expression"), (".*", "nothing")],
+    [
+        ("backbon", "matches no layer; expected none, backbone"),
+        ("conv1(", "not a regular expression"),
+        (".*", "nothing"),
+    ],
 )
 def test_mistakes_freeze_nothing(what, match):
     model = DeepLab("resnet_tiny", "linear", 3)
