@@ -204,7 +204,7 @@ def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
         (
             "train.py",
             [f"--flagfile={REPOSITORY / 'demo.flags'}", "--data_dir=tfds", "--max_steps=30", "--batch_size=4"],
-            "holds a run with other flags: --max_steps=30 (there: --max_steps=20); give that run's flags to resume it",
+            "holds a run with other flags: --max_steps=30 (there: 20); give that run's flags to resume it",
         ),
         ("evaluate.py", ["--model_dir=nowhere"], "nowhere holds no trained model"),
         ("evaluate.py", ["--model_dir=runs/demo", "--eval_scales=1,big"], "'1,big', expected numbers"),
