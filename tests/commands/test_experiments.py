@@ -108,6 +108,34 @@ def published(row: str) -> dict:
     return next((entry for table in PUBLISHED.values() for entry in table if entry["row"] == row), {})
 
 
+@pytest.mark.parametrize("flagfile", sorted(str(p.relative_to(REPOSITORY)) for p in REPOSITORY.rglob("*.flags")))
+def test_a_flagfile_says_first_what_it_follows(flagfile):
+    assert (REPOSITORY / flagfile).read_text().startswith(("# Follows the paper's text", "# Follows the", "# Ours"))
+
+
+@pytest.mark.parametrize(
+    "flag, values",
+    [("table", (1, 2)), ("data_dir", ("/a", "/b")), ("raw_dir", ("/a", "/b")), ("dry_run", (True, False))],
+)
+def test_two_values_of_a_flag_of_reproduce_have_two_outcomes(flag, values, tmp_path, monkeypatch, capsys):
+    """What it runs and prints; `test_every_flag` asks the same of the other commands."""
+    module = reproduce()
+    FLAGS.mark_as_parsed()
+    finished = types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(module, "measured_update", lambda recipe, dataset: 1.0)
+    monkeypatch.setattr(module.Row, "model_dir", tmp_path)
+    for name, value in (("table", 1), ("data_dir", str(tmp_path)), ("raw_dir", None), ("dry_run", False)):
+        monkeypatch.setattr(module.FLAGS[name], "value", value)
+    outcomes = []
+    for value in values:
+        ran = []
+        monkeypatch.setattr(module.subprocess, "run", lambda command, ran=ran: ran.append(command) or finished)
+        monkeypatch.setattr(module.FLAGS[flag], "value", value)
+        module.main()
+        outcomes.append((ran, capsys.readouterr().out))
+    assert outcomes[0] != outcomes[1] and any(out for _, out in outcomes)
+
+
 def test_every_figure_says_where_it_comes_from():
     for table, rows in PUBLISHED.items():
         for row in rows:
