@@ -42,7 +42,11 @@ except ImportError:
 given = json.loads(sys.argv[1])
 keras.utils.set_random_seed(0)
 model = DeepLab(given["backbone"], given["head"], num_classes=21, scales=given["scales"])
-segmenter = Segmenter(model, DenseCRF() if given["crf"] else None, data.info("voc2012"))
+crf, info = DenseCRF() if given["crf"] else None, data.info("voc2012")
+try:
+    segmenter = Segmenter(model, crf, info, fixed_weights=True)  # as Segmenter.load makes it
+except TypeError:
+    segmenter = Segmenter(model, crf, info)
 paths = [pathlib.Path(path) for path in given["paths"]]
 images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 examples = [{"image": image, "label": np.zeros(image.shape[:2], np.uint8)} for image in images]
