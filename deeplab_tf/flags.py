@@ -203,7 +203,7 @@ _OTHERS = (
         least=0,
         most=1000,
     ),
-    _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1),
+    _flag("reproduction", "table", "integer", None, "Number of a table of the paper: 1 to 9.", least=1, most=9),
     _flag("reproduction", "dry_run", "bool", False, "Only list what is there, what is missing, and how long it takes."),
     _flag("scoring", "predictions", "string", None, "Folder of masks to score (.png, ...), also in folders below."),
     _flag("scoring", "labels", "string", None, "Folder of the true masks, named as the predictions."),
