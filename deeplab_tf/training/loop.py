@@ -15,6 +15,7 @@ import tqdm
 from absl import logging
 
 from deeplab_tf import run_folder
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
 from deeplab_tf.models.dropout import masks_of_examples
@@ -56,7 +57,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         strategy: tf.distribute.Strategy,
         recipe: Recipe,
         class_weights: Sequence[float] | None = None,
-        ignore_label: int = 255,
+        ignore_label: int = IGNORE_LABEL,
     ):
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_while_loop=True))
         self.model = model
