@@ -31,7 +31,7 @@ def main() -> None:
         evaluation.check_classes(segmenter.class_names, other.class_names, f"--compare={FLAGS.compare}")
     examples = data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.limit)
 
-    limit = FLAGS.limit if FLAGS.limit and FLAGS.limit < read_info(directory).splits[FLAGS.val_split] else None
+    limit = FLAGS.limit if FLAGS.limit and FLAGS.limit < data.split_size(directory, FLAGS.val_split) else None
     name = evaluation_name(FLAGS.checkpoint, limit, FLAGS.val_split if FLAGS.submission_dir else None)
     result = evaluation.evaluate_and_draw(
         segmenter,

@@ -7,7 +7,9 @@ a run that resumes at a step sees what it would have seen, and many hosts see to
 
 import os
 import pathlib
+import re
 
+import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.classes import IGNORE_LABEL
@@ -18,6 +20,8 @@ from deeplab_tf.errors import UserError
 
 MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
 
+# A part of a split: "train", "train[60:]" or "<data set>:train".
+_PART = re.compile(r"(?:(?P<dataset>[^:\[\]]+):)?(?P<name>[^:\[\]]+)(?:\[(?P<first>-?\d*):(?P<end>-?\d*)\])?")
 _ENCODED, _FILENAME, _MASK = "image/encoded", "image/filename", "image/segmentation/class/encoded"
 _FEATURES = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in (_ENCODED, _FILENAME, _MASK)}
 _FEATURES |= {f"image/{key}": tf.io.FixedLenFeature([], tf.int64, default_value=0) for key in ("height", "width")}
@@ -41,7 +45,7 @@ def training_pipeline(
 
     Args:
         directory: a prepared data set (`prepared_directory`), or any directory of TFRecords with these features.
-        split: a split of it, or several joined by "+": "train", "train+val".
+        split: a split of it, a slice of one, or several joined by "+": "train", "train[60:]", "train+val".
         batch_size: examples of one step, over all hosts.
         crop_size: side of the crops, pixels.
         scales: two numbers: the random scale is uniform between them; any other number of them: it is one of these.
@@ -102,7 +106,7 @@ def evaluation_pipeline(
 
     Args:
         directory: a prepared data set (`prepared_directory`), or any directory of TFRecords with these features.
-        split: a split of it, or several joined by "+".
+        split: a split of it, a slice of one, or several joined by "+".
         limit: only the first so many examples.
         num_shards: number of hosts that share the examples; each reads its own alone.
         shard_index: which of them this is: it gets every `num_shards`-th example, from this one on.
@@ -137,7 +141,7 @@ def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
 
     Args:
         directory: a prepared data set (`prepared_directory`).
-        split: a split of it, or several joined by "+".
+        split: a split of it, a slice of one, or several joined by "+".
 
     Raises:
         UserError: the directory or the split is missing or damaged.
@@ -157,16 +161,37 @@ def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
     return dataset.with_options(_options()).prefetch(2)
 
 
-def _open(directory: str | os.PathLike, split: str) -> Records:
-    """The records of a split, or of several joined by "+"; "<data set>:<split>" is of another data set beside this one.
+def split_size(directory: str | os.PathLike, split: str) -> int:
+    """Number of examples of a split, as the pipelines read it.
 
-    For example "train+cityscapes/coarse:train_extra": fine and coarse annotations in one training (Sec. 4.4).
+    Raises:
+        UserError: the directory or the split is missing or damaged.
     """
-    paths = []
-    for part in split.split("+"):
-        dataset, _, name = part.rpartition(":")
-        paths += _split_files(_beside(directory, dataset) if dataset else directory, name)
-    return Records(list(dict.fromkeys(paths)))
+    return len(_open(directory, split))
+
+
+def _open(directory: str | os.PathLike, split: str) -> Records:
+    """The records of a split, or of several joined by "+", each record once.
+
+    A part may be a slice, "train[60:]", as TFDS writes it: of the numbers of its records, whose order was drawn when
+    the data set was prepared and is the same on every machine. "<data set>:<split>" is of another data set beside this
+    one: "train+cityscapes/coarse:train_extra" has fine and coarse annotations in one training (Sec. 4.4).
+    """
+    parts = [_part(directory, part) for part in split.split("+")]
+    records = Records(list(dict.fromkeys(path for paths, _ in parts for path in paths)))
+    numbers = np.concatenate([records.numbers_of(paths)[window] for paths, window in parts])
+    return records.chosen(list(dict.fromkeys(numbers.tolist())))
+
+
+def _part(directory: str | os.PathLike, part: str) -> tuple[list[str], slice]:
+    """The record files of one part of a split, and which of their records are meant."""
+    match = _PART.fullmatch(part)
+    if not match:
+        raise UserError(f"split {part!r}: expected a name such as train, train[60:], train[:60] or <data set>:train")
+    first, end = (int(match[name]) if match[name] else None for name in ("first", "end"))
+    if match["dataset"]:
+        directory = _beside(directory, match["dataset"])
+    return _split_files(directory, match["name"]), slice(first, end)
 
 
 def _split_files(directory: str | os.PathLike, split: str) -> list[str]:

@@ -7,10 +7,12 @@ many reads its own examples alone. Nothing is held in memory: the operating syst
 there is room.
 """
 
+import copy
 import os
 import pathlib
 import re
 import struct
+from collections.abc import Collection, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -72,6 +74,16 @@ class Records:
 
     def __len__(self) -> int:
         return len(self._offsets)
+
+    def numbers_of(self, paths: Collection[str]) -> np.ndarray:
+        """The numbers of the records in some of the files: int64, ascending."""
+        return np.flatnonzero(np.isin(self._files, [self._paths.index(path) for path in paths]))
+
+    def chosen(self, numbers: Sequence[int]) -> "Records":
+        """Only the records with these numbers, in this order."""
+        chosen = copy.copy(self)
+        chosen._files, chosen._offsets = (part[np.asarray(numbers, np.int64)] for part in (self._files, self._offsets))
+        return chosen
 
     def read(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
         """The serialised examples with these numbers, int64, in their order. Their checksums are verified."""

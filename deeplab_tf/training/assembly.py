@@ -191,6 +191,7 @@ def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimize
         momentum=recipe.momentum,
         coupled_weight_decay=recipe.weight_decay,
         multipliers=caffe_multipliers(model, recipe.classifier_multiplier),
+        global_clipnorm=recipe.clip_norm,
     )
     if recipe.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

@@ -78,7 +78,9 @@ class Recipe:
     """
 
     train_split: str = _data(
-        "string", "train", "Split to train on, or several joined by '+'; of other data sets too: <data set>:<split>."
+        "string",
+        "train",
+        "Split to train on, or a slice, train[60:], or several joined by '+'; of other data sets too: set:split.",
     )
     val_split: str = _data("string", "val", "Split to validate and evaluate on.", may_change=True)
 
@@ -150,6 +152,12 @@ class Recipe:
     )
     momentum: float = _training("float", 0.9, "Momentum of SGD.", least=0, most=1)
     weight_decay: float = _training("float", 5e-4, "Weight decay of the kernels, added to the gradient.", least=0)
+    clip_norm: float | None = _training(
+        "float",
+        None,
+        "Beyond the paper: scale the gradient down where its norm over all parameters is above this.",
+        least=1e-6,
+    )
     classifier_multiplier: float = _training(
         "float", 10.0, "Learning rate of the classifier's kernel; its bias gets double.", least=0
     )

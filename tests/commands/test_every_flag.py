@@ -60,6 +60,7 @@ VALUES = {
     "accumulation_steps": ("1", "2"),
     "random_scale": ("0.5,1.5", "1"),
     "tpu": ("a", "b"),
+    "clip_norm": ("1", "4"),
     "class_weights": ("balanced", "weights.txt"),
     "hard_fraction": ("0.5", "1"),
     "profile_steps": ("1,2", "3,4"),
@@ -202,6 +203,7 @@ def library(calls: Calls, monkeypatch) -> None:
     record("deeplab_tf.data.summary.summarize", "summary")
     record("deeplab_tf.data.prepared_directory", "directory")
     record("deeplab_tf.data.catalogue.read_info", info)
+    record("deeplab_tf.data.split_size", 1449)
     record("deeplab_tf.data.info", info)
     record("deeplab_tf.data.catalogue.info", info)
     record("deeplab_tf.data.evaluation_pipeline", range(3))

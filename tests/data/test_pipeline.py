@@ -264,3 +264,32 @@ def test_an_empty_split_is_one_line(tmp_path):
     with pytest.raises(UserError, match="split 'train' has no examples"):
         data.training_pipeline(tmp_path, "train", batch_size=2)
     assert list(data.evaluation_pipeline(tmp_path, "train")) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train[3:]", [3, 4, 5, 6, 7, 8, 9]),
+        ("train[:3]", [0, 1, 2]),
+        ("train[-4:8]", [6, 7]),
+        ("train[8:]+train[:9]", [8, 9, 0, 1, 2, 3, 4, 5, 6, 7]),
+        ("train[20:]", []),
+    ],
+)
+def test_slices_of_a_split(numbered, split, expected):
+    names = [example["filename"].decode() for example in data.evaluation_pipeline(numbered, split).as_numpy_iterator()]
+    assert names == [f"{number}.png" for number in expected]
+    assert data.split_size(numbered, split) == len(expected)
+
+
+@pytest.mark.parametrize("split", ["train[3]", "train[a:]", "train[1:2", "[1:]", ""])
+def test_what_is_not_a_slice_is_refused(numbered, split):
+    with pytest.raises(UserError, match="expected a name such as train, train"):
+        data.split_size(numbered, split)
+
+
+def test_training_sees_its_slice_alone(numbered):
+    directory = numbered
+    options = {"batch_size": 4, "crop_size": 17, "scales": (1,), "mirror": False}
+    batches = data.training_pipeline(directory, "train[2:5]", **options).take(6).as_numpy_iterator()
+    assert {int(label) for batch in batches for label in np.unique(batch["label"])} == {2, 3, 4, 255}

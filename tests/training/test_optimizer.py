@@ -23,10 +23,10 @@ def new_variables() -> list[keras.Variable]:
     return layer.trainable_variables
 
 
-def updated(schedule, decay: float, rates: tuple[float, float], steps: int) -> list[np.ndarray]:
+def updated(schedule, decay: float, rates: tuple[float, float], steps: int, **options) -> list[np.ndarray]:
     variables = new_variables()
     multipliers = {variable.path: rate for variable, rate in zip(variables, rates, strict=True)}
-    optimizer = CaffeSGD(schedule, 0.9, decay, multipliers)
+    optimizer = CaffeSGD(schedule, 0.9, decay, multipliers, **options)
     for step in range(steps):
         optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients(step)], variables)
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -46,6 +46,23 @@ def test_update_rule_in_closed_form():
     got_kernel, got_bias = updated(learning_rate_schedule("poly", rate, 10), decay, (10.0, 20.0), steps)
     np.testing.assert_allclose(got_kernel, kernel, rtol=1e-5)
     np.testing.assert_allclose(got_bias, bias, rtol=1e-5)
+
+
+def test_clipping_of_torch():
+    """The norm is that of all gradients together, before decay and multipliers."""
+    torch = pytest.importorskip("torch")
+    kernel, bias = (torch.nn.Parameter(torch.tensor(array)) for array in (KERNEL, BIAS))
+    theirs = torch.optim.SGD([kernel, bias], lr=0.01, momentum=0.9)
+    norms = []
+    for step in range(4):
+        kernel.grad, bias.grad = (torch.tensor(g) for g in gradients(step))
+        norms.append(float(torch.nn.utils.clip_grad_norm_([kernel, bias], 1.7)))
+        theirs.step()
+    assert min(norms) < 1.7 < max(norms)
+
+    got_kernel, got_bias = updated(0.01, 0.0, (1.0, 1.0), 4, global_clipnorm=1.7)
+    np.testing.assert_allclose(got_kernel, kernel.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(got_bias, bias.detach().numpy(), rtol=1e-5)
 
 
 def test_update_rule_of_torch_sgd():
