@@ -104,6 +104,17 @@ def voc_palette(num_classes: int) -> np.ndarray:
     return palette
 
 
+def _entries(text: str) -> tuple[str, ...]:
+    """The entries of a table that are separated by commas."""
+    return tuple(" ".join(entry.split()) for entry in text.split(","))
+
+
+def _colored(text: str) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """The names and colours of a table of entries "name #rrggbb"."""
+    names, colors = zip(*(entry.rsplit(" #", 1) for entry in _entries(text)), strict=True)
+    return names, tuple(tuple(bytes.fromhex(color)) for color in colors)
+
+
 SHAPES = ("background", "ball", "box", "star", "ring", "kite", "tree", "table")
 
 VOC = (
@@ -232,6 +243,11 @@ CITYSCAPES_PALETTE = tuple(color for _, color in _CITYSCAPES.values())
 CITYSCAPES_TRAIN_IDS = dict.fromkeys(range(34), IGNORE_LABEL) | {
     number: index for index, (number, _) in enumerate(_CITYSCAPES.values())
 }
+# Further colours of colour masks, of what has no label: Cityscapes' own, and the grey that GTA5 gives what is static.
+CITYSCAPES_VOID_COLORS = (
+    *((0, 0, 0), (20, 20, 20), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180)),
+    *((150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110)),
+)
 
 # COCO: category numbers and names of the eighty things.
 COCO_THINGS = {
@@ -362,3 +378,98 @@ CAMVID_PALETTE = (
     (64, 64, 0),
     (0, 128, 192),
 )
+
+# COCO-Stuff: ninety-one numbers of things, which are COCO's and eleven that no picture has, and ninety-one of stuff.
+_UNUSED_THINGS = {
+    12: "street sign",
+    26: "hat",
+    29: "shoe",
+    30: "eye glasses",
+    45: "plate",
+    66: "mirror",
+    68: "window",
+    69: "desk",
+    71: "door",
+    83: "blender",
+    91: "hair brush",
+}
+_STUFF = """
+    banner, blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard, carpet, ceiling-other,
+    ceiling-tile, cloth, clothes, clouds, counter, cupboard, curtain, desk-stuff, dirt, door-stuff, fence,
+    floor-marble, floor-other, floor-stone, floor-tile, floor-wood, flower, fog, food-other, fruit, furniture-other,
+    grass, gravel, ground-other, hill, house, leaves, light, mat, metal, mirror-stuff, moss, mountain, mud, napkin,
+    net, paper, pavement, pillow, plant-other, plastic, platform, playingfield, railing, railroad, river, road, rock,
+    roof, rug, salad, sand, sea, shelf, sky-other, skyscraper, snow, solid-other, stairs, stone, straw,
+    structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete, wall-other,
+    wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind, window-other, wood
+"""
+# Of number 1 to 182; labels count from 0. Of these, 171 occur.
+COCO_STUFF = (*((COCO_THINGS | _UNUSED_THINGS)[number] for number in range(1, 92)), *_entries(_STUFF))
+
+# SYNTHIA's numbers of Cityscapes' classes; its others (void, parking slot, road work, lane marking) have no label.
+SYNTHIA_IDS = {
+    "road": 3,
+    "sidewalk": 4,
+    "building": 2,
+    "wall": 21,
+    "fence": 5,
+    "pole": 7,
+    "traffic light": 15,
+    "traffic sign": 9,
+    "vegetation": 6,
+    "terrain": 16,
+    "sky": 1,
+    "person": 10,
+    "rider": 17,
+    "car": 8,
+    "truck": 18,
+    "bus": 19,
+    "train": 20,
+    "motorcycle": 12,
+    "bicycle": 11,
+}
+
+# ADE20K: the 150 classes of the scene parsing benchmark, each by its first name, and its authors' colours.
+_ADE20K = """
+    wall #787878, building #b47878, sky #06e6e6, floor #503232, tree #04c803, ceiling #787850, road #8c8c8c,
+    bed #cc05ff, windowpane #e6e6e6, grass #04fa07, cabinet #e005ff, sidewalk #ebff07, person #96053d, earth #787846,
+    door #08ff33, table #ff0652, mountain #8fff8c, plant #ccff04, curtain #ff3307, chair #cc4603, car #0066c8,
+    water #3de6fa, painting #ff0633, sofa #0b66ff, shelf #ff0747, house #ff09e0, sea #0907e6, mirror #dcdcdc,
+    rug #ff095c, field #7009ff, armchair #08ffd6, seat #07ffe0, fence #ffb806, desk #0aff47, rock #ff290a,
+    wardrobe #07ffff, lamp #e0ff08, bathtub #6608ff, railing #ff3d06, cushion #ffc207, base #ff7a08, box #00ff14,
+    column #ff0829, signboard #ff0599, chest of drawers #0633ff, counter #eb0cff, sand #a09614, sink #00a3ff,
+    skyscraper #8c8c8c, fireplace #fa0a0f, refrigerator #14ff00, grandstand #1fff00, path #ff1f00, stairs #ffe000,
+    runway #99ff00, case #0000ff, pool table #ff4700, pillow #00ebff, screen door #00adff, stairway #1f00ff,
+    river #0bc8c8, bridge #ff5200, bookcase #00fff5, blind #003dff, coffee table #00ff70, toilet #00ff85,
+    flower #ff0000, book #ffa300, hill #ff6600, bench #c2ff00, countertop #008fff, stove #33ff00, palm #0052ff,
+    kitchen island #00ff29, computer #00ffad, swivel chair #0a00ff, boat #adff00, bar #00ff99, arcade machine #ff5c00,
+    hovel #ff00ff, bus #ff00f5, towel #ff0066, light #ffad00, truck #ff0014, tower #ffb8b8, chandelier #001fff,
+    awning #00ff3d, streetlight #0047ff, booth #ff00cc, television receiver #00ffc2, airplane #00ff52,
+    dirt track #000aff, apparel #0070ff, pole #3300ff, land #00c2ff, bannister #007aff, escalator #00ffa3,
+    ottoman #ff9900, bottle #00ff0a, buffet #ff7000, poster #8fff00, stage #5200ff, van #a3ff00, ship #ffeb00,
+    fountain #08b8aa, conveyer belt #8500ff, canopy #00ff5c, washer #b800ff, plaything #ff001f, swimming pool #00b8ff,
+    stool #00d6ff, barrel #ff0070, basket #5cff00, waterfall #00e0ff, tent #70e0ff, bag #46b8a0, minibike #a300ff,
+    cradle #9900ff, oven #47ff00, ball #ff00a3, food #ffcc00, step #ff008f, tank #00ffeb, trade name #85ff00,
+    microwave #ff00eb, pot #f500ff, animal #ff007a, bicycle #fff500, lake #0abed4, dishwasher #d6ff00, screen #00ccff,
+    blanket #1400ff, sculpture #ffff00, hood #0099ff, sconce #0029ff, vase #00ffcc, traffic light #2900ff,
+    tray #29ff00, ashcan #ad00ff, fan #00f5ff, pier #4700ff, crt screen #7a00ff, plate #00ffb8, monitor #005cff,
+    bulletin board #b8ff00, shower #0085ff, radiator #ffd600, glass #19c2c2, clock #66ff00, flag #5c00ff
+"""
+ADE20K, ADE20K_PALETTE = _colored(_ADE20K)
+
+# Mapillary Vistas 1.2: the 65 classes that are evaluated, with their colours; number 65 is unlabelled.
+_MAPILLARY = """
+    Bird #a52a2a, Ground Animal #00c000, Curb #c4c4c4, Fence #be9999, Guard Rail #b4a5b4, Barrier #5a7896,
+    Wall #66669c, Bike Lane #8040ff, Crosswalk - Plain #8c8cc8, Curb Cut #aaaaaa, Parking #faaaa0,
+    Pedestrian Area #606060, Rail Track #e6968c, Road #804080, Service Lane #6e6e6e, Sidewalk #f423e8, Bridge #966464,
+    Building #464646, Tunnel #96785a, Person #dc143c, Bicyclist #ff0000, Motorcyclist #ff0064, Other Rider #ff00c8,
+    Lane Marking - Crosswalk #c88080, Lane Marking - General #ffffff, Mountain #40aa40, Sand #e6a032, Sky #4682b4,
+    Snow #beffff, Terrain #98fb98, Vegetation #6b8e23, Water #00aa1e, Banner #ffff80, Bench #fa001e,
+    Bike Rack #648cb4, Billboard #dcdcdc, Catch Basin #dc8080, CCTV Camera #de2828, Fire Hydrant #64aa1e,
+    Junction Box #282828, Mailbox #212121, Manhole #6480a0, Phone Booth #8e0000, Pothole #466496,
+    Street Light #d2aa64, Pole #999999, Traffic Sign Frame #808080, Utility Pole #000050, Traffic Light #faaa1e,
+    Traffic Sign (Back) #c0c0c0, Traffic Sign (Front) #dcdc00, Trash Can #8c8c14, Bicycle #770b20, Boat #9600ff,
+    Bus #003c64, Car #00008e, Caravan #00005a, Motorcycle #0000e6, On Rails #005064, Other Vehicle #804040,
+    Trailer #00006e, Truck #000046, Wheeled Slow #0000c0, Car Mount #202020, Ego Vehicle #780a0a
+"""
+MAPILLARY, MAPILLARY_PALETTE = _colored(_MAPILLARY)

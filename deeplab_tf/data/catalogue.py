@@ -62,6 +62,18 @@ KNOWN = {
         _known("coco/things", classes.COCO, {"train": 118287, "val": 5000}),
         _known("coco/ids", classes.COCO_IDS, {"train": 118287, "val": 5000}),
         _known("coco/voc", classes.VOC, {"train": 118287, "val": 5000}),
+        _known("cocostuff/164k", classes.COCO_STUFF, {"train": 118287, "val": 5000}),
+        _known("cocostuff/10k", classes.COCO_STUFF, {"train": 9000, "test": 1000}),
+        _known("gta5", classes.CITYSCAPES, {"train": 24966}, classes.CITYSCAPES_PALETTE),
+        _known("synthia", classes.CITYSCAPES, {"train": 9400}, classes.CITYSCAPES_PALETTE),
+        _known("bdd100k", classes.CITYSCAPES, {"train": 7000, "val": 1000, "test": 2000}, classes.CITYSCAPES_PALETTE),
+        _known("ade20k", classes.ADE20K, {"train": 20210, "val": 2000}, classes.ADE20K_PALETTE),
+        _known(
+            "mapillary_vistas",
+            classes.MAPILLARY,
+            {"train": 18000, "val": 2000, "test": 5000},
+            classes.MAPILLARY_PALETTE,
+        ),
         _known("camvid", classes.CAMVID, {"train": 367, "val": 101}, classes.CAMVID_PALETTE),
     )
 }

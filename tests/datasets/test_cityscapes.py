@@ -100,10 +100,12 @@ def test_mistakes_are_named(cityscapes, grid):
     with pytest.raises(UserError, match="aachen_000000_000019_gtFine_labelIds.png: 300 pixels .* the value 34"):
         cityscapes.prepare("cityscapes")
     path.unlink()
-    with pytest.raises(UserError, match="aachen_000000_000019_leftImg8bit.png: its label map is missing; expected"):
+    with pytest.raises(UserError, match="aachen_000000_000019_leftImg8bit.png: its mask is missing; expected"):
         cityscapes.prepare("cityscapes")
     assert len(cityscapes.examples(cityscapes.prepare("cityscapes", on_error="skip"), "train")) == 1
-    with pytest.raises(UserError, match="has no leftImg8bit/train and gtFine/train, unpacked or in zip files"):
+    with pytest.raises(
+        UserError, match=r"has no leftImg8bit/train/\*_leftImg8bit.png and gtFine/train/\*_gtFine_labelIds.png"
+    ):
         data.prepare("cityscapes", cityscapes.folder / "other", cityscapes.folder / "gtFine")
     cityscapes.path("broken.zip").write_bytes(b"no zip")
     with pytest.raises(UserError, match="broken.zip: cannot be read as a zip file"):
