@@ -2,7 +2,7 @@
 
 python benchmarks/train_step.py                  ResNet-101 ASPP-L, crop 321, one scale
 python benchmarks/train_step.py --multi_scale    inputs at 0.5, 0.75 and 1
-python benchmarks/train_step.py --backbone=vgg16 --head=large_fov                 ours alone, with the ways of --atrous
+python benchmarks/train_step.py --backbone=vgg16 --head=large_fov                 ours alone
 
 Both sides: forward, the losses of all score maps, backward, one SGD update with momentum and weight decay, batch norm
 frozen, on the device that TensorFlow takes. PyTorch runs eagerly in its default layout and in channels_last, and
@@ -21,7 +21,7 @@ from absl import app, flags
 _MULTI_SCALE = flags.DEFINE_bool("multi_scale", False, "Inputs at 0.5, 0.75 and 1 instead of 1.")
 _BACKBONE = flags.DEFINE_string("backbone", "resnet101", "Of our network; PyTorch's is a ResNet-101.")
 _HEAD = flags.DEFINE_string("head", "aspp_l", "Of our network; PyTorch's is ASPP-L.")
-_ATROUS = flags.DEFINE_list("atrous", ["dilation", "winograd"], "Implementations of atrous convolution on our side.")
+_ATROUS = flags.DEFINE_list("atrous", ["dilation"], "Implementations of atrous convolution on our side.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Images in the batch.", lower_bound=1)
 _CROP = flags.DEFINE_integer("crop", 321, "Height and width of the crop, pixels.", lower_bound=9)
 _STEPS = flags.DEFINE_integer("steps", 5, "Timed steps of each side.", lower_bound=1)

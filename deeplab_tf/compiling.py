@@ -22,25 +22,16 @@ def kernel(function: Callable) -> Callable:
         return numba.njit(cache=False, **options)(function)
 
 
-# Modules whose kernels take long to compile, by the beginning of their names, and what they are for.
-_SLOW_TO_COMPILE = {
-    "deeplab_tf.crf": "the dense CRF",
-    "deeplab_tf.models.winograd_kernels": "the convolutions of the training step",
-}
-
-
 class _TellOnce(event.Listener):
-    """Says once per process that kernels are being compiled: the first call then takes long."""
+    """Says once per process that the CRF's kernels are being compiled: its first call then takes long."""
 
     def __init__(self):
-        self.told = set()
+        self.told = False
 
     def on_start(self, event):
-        module = event.data["dispatcher"].__module__
-        for name, purpose in _SLOW_TO_COMPILE.items():
-            if module.startswith(name) and name not in self.told:
-                self.told.add(name)
-                _log.warning("compiling %s for this machine: 10 to 20 seconds, once (kept on disk)", purpose)
+        if event.data["dispatcher"].__module__.startswith("deeplab_tf.crf") and not self.told:
+            self.told = True
+            _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk)")
 
     def on_end(self, event):
         pass

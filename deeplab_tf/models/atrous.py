@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from deeplab_tf.errors import UserError
 
-IMPLEMENTATIONS = ("dilation", "deinterlace", "winograd")
+IMPLEMENTATIONS = ("dilation", "deinterlace")
 
 # From this distance between a filter's outermost taps on, the sum over its taps is faster than the backend's dilated
 # convolution with its gradients, since taps beside the map cost nothing (benchmarks/atrous.py).
@@ -75,9 +75,7 @@ def atrous_convolution(
         rate: atrous rate; 1 is the ordinary convolution.
         stride: between two outputs; must be 1 where `rate` is not.
         implementation: equal results in different ways. "dilation" puts holes into the filter. "deinterlace" splits the
-            map into rate^2 sub-maps, convolves them densely and interlaces the results. "winograd" saves up to 69% of
-            the multiplications of large 3x3 convolutions, on CPUs (`deeplab_tf.models.winograd`), and does as
-            "dilation" for the others.
+            map into rate^2 sub-maps, convolves them densely and interlaces the results.
         gradients: whether gradients are wanted too. On a CPU a 1x1 convolution with its gradients is faster as a matrix
             product; without, the backend's convolution is, since it takes in the bias and the ReLU that follow. And a
             CPU has gradients of TensorFlow's own dilated convolution only where oneDNN replaces it: not eagerly, not
@@ -85,19 +83,10 @@ def atrous_convolution(
 
     Returns:
         float [B, ceil(H / stride), ceil(W / stride), filters].
-
-    Raises:
-        UserError: "winograd" on another backend, with another type than float32, or where the size of the map is not
-            known when the graph is made.
     """
     side, _, channels, filters = kernel.shape
     if side == 1 and gradients:
         return pointwise_convolution(inputs, kernel, stride)
-    if implementation == "winograd" and side == 3 and stride == 1:
-        from deeplab_tf.models import winograd
-
-        if winograd.pays(inputs, filters, rate):
-            return winograd.convolution(inputs, kernel, rate)
     if rate == 1:
         return ops.conv(inputs, kernel, strides=stride, padding="same")
     if implementation == "deinterlace":

@@ -29,7 +29,7 @@ class DeepLab(keras.Model):
         output_stride: pixels between two outputs: 8, 16 or 32.
         scales: sizes of the inputs as multiples of the image's; their score maps are fused by maximum. (1.0,) is
             single-scale.
-        atrous: "dilation", "deinterlace" or "winograd", equal implementations of convolution; see
+        atrous: "dilation" or "deinterlace", equal implementations of atrous convolution; see
             `deeplab_tf.models.atrous.atrous_convolution`.
         batch_norm: "frozen", "trainable" or "sync" (over replicas). None: frozen for resnet50 and resnet101, which are
             fine-tuned, trainable for resnet_tiny, which is trained from scratch. VGG-16 has no batch norm.

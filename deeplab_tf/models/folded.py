@@ -117,9 +117,7 @@ def _is_convolution(layer: layers.Layer) -> bool:
 def _convolve(layer: layers.Layer, x, kernel):
     if isinstance(layer, layers.DepthwiseConv2D):
         return ops.depthwise_conv(x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate)
-    # Winograd's algorithm is for training: it wants sizes that the graph knows.
-    implementation = "dilation" if layer.implementation == "winograd" else layer.implementation
-    return atrous_convolution(x, kernel, layer.rate, layer.strides[0], implementation, gradients=False)
+    return atrous_convolution(x, kernel, layer.rate, layer.strides[0], layer.implementation, gradients=False)
 
 
 def _add_bias(x, bias):

@@ -18,7 +18,7 @@ from deeplab_tf.data import catalogue, pipeline
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.validation import make_validate
 from deeplab_tf.inference import Segmenter
-from deeplab_tf.models import DeepLab, winograd
+from deeplab_tf.models import DeepLab
 from deeplab_tf.training import loop
 from deeplab_tf.training.checkpoints import Checkpoints
 from deeplab_tf.training.class_weights import balanced_class_weights, read_class_weights
@@ -162,8 +162,6 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
         model = build_model(recipe, num_classes)
         if recipe.initial_weights:
             report = weights.load(model, recipe.initial_weights, seed=recipe.seed)
-    if model.atrous == "winograd":
-        winograd.check_devices()
     frozen = weights.freeze(model, recipe.freeze)
     if chief and report:
         print(report)

@@ -112,8 +112,8 @@ class Recipe:
     atrous: str = _model(
         "enum",
         "dilation",
-        "How atrous convolution is computed (Sec. 3.1); winograd trains faster on CPUs, in float32.",
-        choices=("dilation", "deinterlace", "winograd"),
+        "How atrous convolution is computed (Sec. 3.1): holes in the filter, or dense convolution of sub-maps.",
+        choices=("dilation", "deinterlace"),
     )
     batch_norm: str = _model(
         "enum",
@@ -281,8 +281,6 @@ class Recipe:
             self.batch_size,
             f"a multiple of --accumulation_steps={self.accumulation_steps}",
         )
-        computes = self.atrous != "winograd" or self.precision == "float32"
-        _require(computes, "atrous", self.atrous, f"dilation with --precision={self.precision}")
         if self.profile_steps is not None:
             in_order = len(self.profile_steps) == 2 and self.profile_steps[0] <= self.profile_steps[1]
             _require(in_order, "profile_steps", self.profile_steps, "the first and the last update, such as 20,30")

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.models.atrous import IMPLEMENTATIONS, AtrousConv2D
+from deeplab_tf.training.recipe import Recipe
 
 
 def direct_sum(x: np.ndarray, kernel: np.ndarray, rate: int) -> np.ndarray:
@@ -70,8 +71,11 @@ def test_layer_round_trips_through_its_config():
 
 
 def test_unknown_implementation():
-    with pytest.raises(UserError, match="'holes'.*dilation, deinterlace, winograd"):
-        AtrousConv2D(5, 3, implementation="holes")
+    """ "winograd" was one for a while."""
+    with pytest.raises(UserError, match="'winograd'.*expected one of dilation, deinterlace"):
+        AtrousConv2D(5, 3, implementation="winograd")
+    with pytest.raises(UserError, match="--atrous=winograd: expected one of dilation, deinterlace"):
+        Recipe(atrous="winograd")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
