@@ -32,7 +32,7 @@ def main() -> None:
     examples = data.evaluation_pipeline(directory, FLAGS.val_split, limit=FLAGS.limit)
 
     limit = FLAGS.limit if FLAGS.limit and FLAGS.limit < data.split_size(directory, FLAGS.val_split) else None
-    name = evaluation_name(FLAGS.checkpoint, limit, FLAGS.val_split if FLAGS.submission_dir else None)
+    name = evaluation_name(FLAGS.checkpoint, limit, flags.changed_of_the_run(model_dir))
     result = evaluation.evaluate_and_draw(
         segmenter,
         examples,

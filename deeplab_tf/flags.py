@@ -16,7 +16,7 @@ from absl import flags, logging
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError, extras_named
-from deeplab_tf.run_folder import DESCRIPTION_FILE, read_flags
+from deeplab_tf.run_folder import DESCRIPTION_FILE, EVALUATION_FLAGS, read_flags
 from deeplab_tf.training import recipe as recipes
 from deeplab_tf.training.recipe import Field, Recipe
 
@@ -488,6 +488,17 @@ def inference_options() -> dict[str, object]:
         "tile_overlap": FLAGS.tile_overlap,
         "pad_to": FLAGS.pad_to,
     }
+
+
+def changed_of_the_run(model_dir: str | os.PathLike) -> dict[str, str]:
+    """Those flags of an evaluation whose values are not the run's own, {name: value as it is typed}."""
+    of_the_run, changed = read_flags(model_dir), {}
+    for name in EVALUATION_FLAGS:
+        value, parser = FLAGS[name].value, FLAGS[name].parser
+        own = parser.parse(of_the_run[name]) if name in of_the_run else FIELDS[name].default
+        if value != own:
+            changed[name] = "none" if value is None else _as_text(value)
+    return changed
 
 
 def model_options() -> dict[str, object]:

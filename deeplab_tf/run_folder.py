@@ -6,7 +6,7 @@
     best/               the checkpoint with the highest validation mean IoU, and best.json
     validation.json     the scalars of every validation, by step
     crf.json            parameters of the dense CRF, once they are searched
-    evaluation.json     figures of the last evaluation, with its counts by image and overlays/
+    evaluation*.json    figures of an evaluation, with its counts by image and overlays*/; see `evaluation_name`
     train/ validation/  TensorBoard's events
 
 TensorFlow is imported where a checkpoint is restored, and nowhere else.
@@ -55,16 +55,38 @@ def evaluation_files(name: str = "") -> EvaluationFiles:
     return EvaluationFiles(f"evaluation{suffix}.json", f"evaluation{suffix}_images.npz", f"overlays{suffix}")
 
 
-def evaluation_name(checkpoint: str = "latest", limit: int | None = None, submitted: str | None = None) -> str:
-    """The name of an evaluation: "" for the latest checkpoint on all images, else "best", "first7" or "best_first7".
+# The flags that change what an evaluation measures, and the part of its name for a value unlike the run's own.
+_NAME_PARTS = {
+    "dataset": "{}",
+    "val_split": "{}",
+    "input_scale": "input{}",
+    "eval_scales": "scales{}",
+    "eval_mirror": "{}mirror",
+    "tile_size": "tiles{}",
+    "tile_overlap": "overlap{}",
+    "pad_to": "padded{}",
+}
+EVALUATION_FLAGS = tuple(_NAME_PARTS)
+
+
+def evaluation_name(
+    checkpoint: str = "latest", limit: int | None = None, changed: Mapping[str, str] | None = None
+) -> str:
+    """The name of an evaluation: "" for the latest checkpoint on all images, with the flags of the run.
 
     Args:
         checkpoint: "latest" or "best".
         limit: number of images, where not all of the split are evaluated.
-        submitted: the split, where masks for a server are written as well: "test".
+        changed: those of `EVALUATION_FLAGS` whose values are not the run's, as they are typed.
+
+    Returns:
+        such as "best_first7" or "test_scales0.5-1", fit for the name of a file.
     """
     parts = [checkpoint] if checkpoint != "latest" else []
-    return "_".join(parts + ([f"first{limit}"] if limit else []) + ([submitted] if submitted else []))
+    switches = {"true": "", "false": "no"}
+    parts += [_NAME_PARTS[flag].format(switches.get(value, value)) for flag, value in (changed or {}).items()]
+    parts += [f"first{limit}"] if limit else []
+    return re.sub(r"[^\w.+-]+", "-", "_".join(parts))
 
 
 def image_counts_beside(figures: pathlib.Path) -> pathlib.Path:

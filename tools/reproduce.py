@@ -100,7 +100,8 @@ class Row:
         from deeplab_tf import data
         from deeplab_tf.evaluation import StoredEvaluation
 
-        path = self.model_dir / run_folder.evaluation_files(run_folder.evaluation_name(submitted=self.split)).figures
+        name = run_folder.evaluation_name(changed={"val_split": self.split} if self.split else {})
+        path = self.model_dir / run_folder.evaluation_files(name).figures
         if not (self.trained() and path.is_file()):
             return None
         try:

@@ -15,6 +15,7 @@ import pytest
 
 from deeplab_tf import flags
 from deeplab_tf.flags import FIELDS, FLAGS, OBEYED
+from deeplab_tf.run_folder import evaluation_name
 from deeplab_tf.training.recipe import fields
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -319,6 +320,25 @@ def test_flags_of_the_run_come_first_and_unknown_ones_of_other_versions_are_pass
     assert FLAGS.dataset == "camvid"
     parse("train.py", f"--model_dir={tmp_path}")
     assert FLAGS.dataset == "shapes"
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ([], ""),
+        (["--val_split=val", "--noeval_mirror", "--eval_scales=0.5,1"], ""),  # as the run has them
+        (["--eval_mirror"], "mirror"),
+        (["--eval_scales=", "--tile_size=513"], "scalesnone_tiles513"),
+        (["--dataset=cityscapes/coarse", "--val_split=train[60:]"], "cityscapes-coarse_train-60-"),
+    ],
+)
+def test_an_evaluation_unlike_the_runs_own_has_a_name_of_its_own(typed, name, tmp_path):
+    (tmp_path / "segmenter.json").write_text("{}")
+    (tmp_path / "config.flags").write_text("--dataset=camvid\n--val_split=val\n--eval_scales=0.5,1\n")
+    parse("evaluate.py", f"--model_dir={tmp_path}", *typed, of_a_run=True)
+    changed = flags.changed_of_the_run(tmp_path)
+    assert evaluation_name(changed=changed) == name
+    assert evaluation_name("best", 7, changed) == "_".join(filter(None, ["best", name, "first7"]))
 
 
 @pytest.mark.parametrize(

@@ -97,13 +97,13 @@ def test_evaluation_reports_and_compares(workplace):
     result = run("evaluate.py", "--model_dir=runs/demo", *flags, cwd=workplace)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("mean IoU") and " to " in line]
-    after = json.loads((run_dir / "evaluation_first25.json").read_text())["network"]["mean_iou"]
+    after = json.loads((run_dir / "evaluation_mirror_first25.json").read_text())["network"]["mean_iou"]
     assert line.split()[2:5] == [f"{100 * after:.2f}", f"{100 * after:.2f}", "+0.00"]  # both mirrored
     assert "runs/demo on shapes val" in (workplace / "report/index.html").read_text()
     assert json.loads((run_dir / "evaluation.json").read_text()) == last
-    assert not (workplace / "runs/my copy/evaluation_first25.json").exists()
+    assert not list((workplace / "runs/my copy").glob("evaluation_*.json"))
 
-    files = ["--this=runs/demo/evaluation_first25.json", "--other=runs/my copy/evaluation.json"]
+    files = ["--this=runs/demo/evaluation_mirror_first25.json", "--other=runs/my copy/evaluation.json"]
     result = run("tools/compare.py", *files, cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert "mirror        this: True; other: False" in result.stdout and "limit         this: 25" in result.stdout

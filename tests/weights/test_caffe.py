@@ -46,10 +46,10 @@ def test_vgg16(head, rates, generation, tmp_path):
     with torch.no_grad():
         expected = network(pytorch_networks.preprocess(torch.from_numpy(IMAGES)))
     arrays = arrays_of(network)
-    written = content(1, b"vgg") + (old_layer("relu1", 18) if generation == "old" else new_layer("relu1", "ReLU"))
+    written = [content(1, b"vgg"), old_layer("relu1", 18) if generation == "old" else new_layer("relu1", "ReLU")]
     for name, blobs in arrays.items():
-        written += old_layer(name, 4, *blobs) if generation == "old" else new_layer(name, "Convolution", *blobs)
-    (tmp_path / "x.caffemodel").write_bytes(written)
+        written += [old_layer(name, 4, *blobs) if generation == "old" else new_layer(name, "Convolution", *blobs)]
+    (tmp_path / "x.caffemodel").write_bytes(b"".join(written))
 
     model = DeepLab("vgg16", head, 21, scales=(1.0,))
     report = weights.load(model, tmp_path / "x.caffemodel")
@@ -72,11 +72,10 @@ def released_resnet101():
 
 def caffemodel(path, layers, suffixes=("",)) -> str:
     """Writes layers once for each of the suffixes, which stand before the number of a branch: fc1_voc12_res05_c0."""
-    written = b""
-    for suffix in suffixes:
-        for name, kind, arrays in layers:
-            written += new_layer(re.sub(r"(?=_c\d$)|(?<!_c\d)$", suffix, name, count=1), kind, *arrays)
-    path.write_bytes(written)
+    with path.open("wb") as file:
+        for suffix in suffixes:
+            for name, kind, arrays in layers:
+                file.write(new_layer(re.sub(r"(?=_c\d$)|(?<!_c\d)$", suffix, name, count=1), kind, *arrays))
     return str(path)
 
 
