@@ -303,6 +303,7 @@ _INFERENCE = (
     "tile_size",
     "tile_overlap",
     "pad_to",
+    "eval_align_corners",
 )
 _SPLIT = ("dataset", "data_dir", "val_split", "limit")
 _NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm", "average_pool", "dropout")
@@ -327,7 +328,10 @@ OBEYED = {
         *("ignore_label", "classes", "score_file", "dataset", "data_dir", "cores"),
     ),
     "tools/compare.py": ("this", "other", "trimap_chart"),
-    "tools/convert_weights.py": ("model_dir", "dataset", "data_dir", "initial_weights", "seed", "output", *_NETWORK),
+    "tools/convert_weights.py": (
+        *("model_dir", "dataset", "data_dir", "initial_weights", "seed", "output", *_NETWORK),
+        "eval_align_corners",
+    ),
     "tools/reproduce.py": ("table", "dry_run", "data_dir", "raw_dir"),
     "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),
     "benchmarks/step_cost.py": ("backbone", "head", "output_stride", "scales", "crop_size"),
@@ -487,6 +491,7 @@ def inference_options() -> dict[str, object]:
         "tile_size": FLAGS.tile_size,
         "tile_overlap": FLAGS.tile_overlap,
         "pad_to": FLAGS.pad_to,
+        "align_corners": FLAGS.eval_align_corners,
     }
 
 

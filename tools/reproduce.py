@@ -92,6 +92,7 @@ class Row:
             "tile_size": tiling and tiling.size,
             "tile_overlap": tiling and tiling.overlap,
             "pad_to": recipe.pad_to,
+            "align_corners": recipe.eval_align_corners,
             "crf": crf.parameters if "crf" in self.settings else None,
         }
 

@@ -63,7 +63,8 @@ class StoredEvaluation:
                 raise UserError(
                     f"{path} and {image_counts_beside(path).name} are of different evaluations; evaluate again"
                 )
-        return cls(path, written["made_with"], images, mean_iou, counts, written.get("trimap", {}))
+        made_with = {"align_corners": True} | written["made_with"]  # Older versions knew nothing else.
+        return cls(path, made_with, images, mean_iou, counts, written.get("trimap", {}))
 
     def answers(self, wanted: Mapping[str, Any]) -> bool:
         """Whether the figures are those of an evaluation made with `wanted`, but for `limit`.

@@ -27,6 +27,8 @@ class SegmentationGraph:
         precision: "float32", "bfloat16" or "float16": the network's present weights become constants of the graph in
             this precision; processors bring those into their order once. None: the weights are read whenever the graph
             runs, in the precision of the model, so that a training's validation has those of its step.
+        align_corners: whether score maps and scaled inputs lie on the grid of the method, corners aligned; else as in
+            deeplab-pytorch, see `DeepLab.centred_score_map`, without tiles and padding.
 
     Attributes:
         channels: C of the score maps.
@@ -43,6 +45,7 @@ class SegmentationGraph:
         tiling: Tiling | None = None,
         precision: str | None = None,
         pad_to: int = 1,
+        align_corners: bool = True,
     ):
         if precision not in (None, *PRECISIONS):
             raise UserError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -52,7 +55,8 @@ class SegmentationGraph:
         self._tiling = tiling
         self._pad_to = pad_to
         self._precision = precision or model.compute_dtype
-        self._network = FoldedNetwork(model)
+        self._align_corners = align_corners
+        self._network = FoldedNetwork(model, any_size=not align_corners)
         self.channels = self._network.channels
         self._constants = self._network.constants() if precision else None
         # Traced once, for every view and tile.
@@ -80,6 +84,8 @@ class SegmentationGraph:
         """uint8 [B, H, W, 3], whole images or tiles -> float32 [B, h, w, C], to the end of the padding."""
         weights = self._constants or weights
         network = lambda inputs: self._network(inputs, weights, self._precision)  # noqa: E731
+        if not self._align_corners:
+            return self._model.centred_score_map(images, network, self._scales)
         score_maps = self._model.score_maps(
             images, crop=False, network=network, scales=self._scales, pad_to=self._pad_to
         )
@@ -114,7 +120,8 @@ class SegmentationGraph:
 
         def band(number: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
             top = number * _BAND
-            found = self._highest(self._scores(score_maps, tf.minimum(_BAND, height - top), width, top), outputs)
+            rows = tf.minimum(_BAND, height - top)
+            found = self._highest(self._scores(score_maps, height, width, top, rows), outputs)
             pairs = zip(arrays, found.values(), strict=True)
             return number + 1, *(array.write(number, tf.transpose(values, [1, 0, 2])) for array, values in pairs)
 
@@ -135,14 +142,28 @@ class SegmentationGraph:
         return {output: compute[output]() for output in outputs}
 
     def _scores(
-        self, score_maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor, top: tf.Tensor | int = 0
+        self,
+        score_maps: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        top: tf.Tensor | int = 0,
+        rows: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The scores of `height` pixel rows from `top` on, float32 [B, height, width, C]: the mean over the views."""
-        views = [
-            geometry.upsample_score_map(score_maps[:, view], height, width, self._model.output_stride, top)
-            for view in range(1 + self._mirror)
-        ]
+        """The scores of `rows` pixel rows from `top` on (None: all), [B, rows, width, C]: the mean over the views."""
+        rows = height if rows is None else rows
+        views = [self._at_pixels(score_maps[:, view], height, width, top, rows) for view in range(1 + self._mirror)]
         return 0.5 * (views[0] + views[1][:, :, ::-1]) if self._mirror else views[0]
+
+    def _at_pixels(self, score_map: tf.Tensor, height, width, top, rows) -> tf.Tensor:
+        """One score map, float32 [B, h, w, C], at the pixels of those rows."""
+        if self._align_corners:
+            return geometry.upsample_score_map(score_map, rows, width, self._model.output_stride, top)
+        of_map = tf.unstack(tf.shape(score_map)[1:3])
+        return geometry.sample(
+            score_map,
+            geometry.centred_positions(rows, height, of_map[0], top),
+            geometry.centred_positions(width, width, of_map[1]),
+        )
 
 
 def most_probable(scores: tf.Tensor) -> tf.Tensor:

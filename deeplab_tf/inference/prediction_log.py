@@ -28,6 +28,7 @@ def fingerprint(segmenter: Segmenter) -> str:
     digest.update(
         repr(
             (config, segmenter.input_scale, segmenter.scales, crf, segmenter.mirror, tiling, segmenter.pad_to)
+            + (() if segmenter.align_corners else ("corners not aligned",))
         ).encode()
     )
     return digest.hexdigest()

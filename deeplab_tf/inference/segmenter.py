@@ -82,6 +82,8 @@ class Segmenter:
         tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
         pad_to: height and width, in pixels, that smaller images are padded to with the mean colour at the right and the
             bottom, as the release pads to 513; None: to the grid of the network.
+        align_corners: whether all maps are interpolated with corners aligned, on the grid of the method, as in Caffe.
+            False: as in deeplab-pytorch, by PyTorch's `align_corners=False` and without padding, for its weights.
         fixed_weights: whether the weights stay as they are now: they become constants, folded and brought into the
             processor's order once, which takes their memory a second time. Otherwise later changes are seen.
 
@@ -109,6 +111,7 @@ class Segmenter:
         tile_size: int | None = None,
         tile_overlap: int = 128,
         pad_to: int | None = None,
+        align_corners: bool = True,
         fixed_weights: bool = False,
     ):
         if model.num_classes > 256:
@@ -121,7 +124,11 @@ class Segmenter:
         self.mirror = mirror
         if pad_to and tile_size:
             raise UserError(f"--pad_to={pad_to}: images are cut into tiles (--tile_size={tile_size}), not padded")
+        if not align_corners and (pad_to or tile_size):
+            other = f"--pad_to={pad_to}" if pad_to else f"--tile_size={tile_size}"
+            raise UserError(f"{other}: needs the grid of aligned corners; leave out --eval_align_corners=false")
         self.pad_to = pad_to
+        self.align_corners = align_corners
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
 
@@ -139,7 +146,9 @@ class Segmenter:
 
     def graph(self, precision: str | None = None) -> SegmentationGraph:
         """The graph of this segmenter up to the CRF; see `SegmentationGraph` for the precision."""
-        return SegmentationGraph(self.model, self.scales, self.mirror, self.tiling, precision, self.pad_to or 1)
+        return SegmentationGraph(
+            self.model, self.scales, self.mirror, self.tiling, precision, self.pad_to or 1, self.align_corners
+        )
 
     @classmethod
     def load(
@@ -157,8 +166,8 @@ class Segmenter:
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
             scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
-            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to; fixed_weights
-                is true here.
+            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to,
+                align_corners; fixed_weights is true here.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -199,8 +208,8 @@ class Segmenter:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
 
         Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), input_scale, scales, mirror,
-        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to, crf (its parameters,
-        or None).
+        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to, align_corners, crf
+        (its parameters, or None).
         """
         return {
             "checkpoint": self.checkpoint,
@@ -211,6 +220,7 @@ class Segmenter:
             "tile_size": self.tiling and self.tiling.size,
             "tile_overlap": self.tiling and self.tiling.overlap,
             "pad_to": self.pad_to,
+            "align_corners": self.align_corners,
             "crf": self.crf and self.crf.parameters,
         }
 
@@ -221,6 +231,7 @@ class Segmenter:
         parts += ["mirror"] if self.mirror else []
         parts += [f"tiles of {self.tiling.size} overlapping by {self.tiling.overlap}"] if self.tiling else []
         parts += [f"padded to {self.pad_to}"] if self.pad_to else []
+        parts += [] if self.align_corners else ["corners not aligned"]
         parts += [repr(self.crf)] if self.crf else []
         return f"Segmenter({', '.join(parts)})"
 

@@ -187,6 +187,36 @@ class DeepLab(keras.Model):
             fused = fused[:, :height, :width]
         return maps | {"fused": fused}
 
+    def centred_score_map(self, images, network: Callable[[Any], Any], scales: Sequence[float] | None = None):
+        """Scores a batch of images as deeplab-pytorch does: no padding, all maps resized with `align_corners=False`.
+
+        A scaled input has the size int(scale * size). The score maps are fused by maximum on the grid of scale 1, or of
+        the largest scale where 1 is not among them.
+
+        Args:
+            images: [B, H, W, 3], RGB in 0..255, uint8 or float.
+            network: scores the preprocessed images of one scale, which may have any size, such as a
+                `FoldedNetwork(model, any_size=True)`.
+            scales: sizes of the inputs; default: the model's own `scales`.
+
+        Returns:
+            float32 [B, h, w, num_classes]; `geometry.resize(..., align_corners=False)` brings it to the pixels.
+        """
+        images = self.preprocess(ops.convert_to_tensor(images))
+        size = ops.shape(images)[1:3]
+        maps = {}
+        for scale in self.scales if scales is None else check_scales(scales):
+            inputs = images
+            if scale != 1.0:
+                inputs = geometry.resize(images, *(_rounded_down(side, scale) for side in size), align_corners=False)
+            maps[scale] = network(inputs)
+        grid = ops.shape(maps[1.0 if 1.0 in maps else max(maps)])[1:3]
+        fused = None
+        for scores in maps.values():
+            scores = geometry.resize(scores, *grid, align_corners=False)
+            fused = scores if fused is None else ops.maximum(fused, scores)
+        return fused
+
     def save_own_variables(self, store) -> None:
         """Writes the configuration into weight files, which otherwise hold numbers only; called by Keras."""
         store["config"] = np.frombuffer(json.dumps(self.get_config()).encode(), np.uint8)
@@ -225,6 +255,13 @@ def current_config(config: dict) -> dict:
         style = config.pop("bottleneck")
         config["block_style"] = "pytorch" if style == "torchvision" else style
     return config
+
+
+def _rounded_down(size: geometry.Size, scale: float) -> geometry.Size:
+    """The size of a scaled side, at least 1."""
+    if isinstance(size, int):
+        return max(1, int(scale * size))
+    return ops.maximum(1, ops.cast(ops.cast(size, "float64") * scale, "int32"))
 
 
 def _check_choice(argument: str, found, allowed: Collection, backbone: str = "") -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from deeplab_tf.models import geometry
 from deeplab_tf.models.atrous import AtrousConv2D, atrous_convolution, sum_of_classifiers
 
 # Kernel and bias of each convolution, by the name of its layer.
@@ -21,6 +22,9 @@ class FoldedNetwork:
 
     Args:
         model: a `DeepLab`.
+        any_size: whether images may have sides of any size, not 8k + 1 alone. Strided layers then give the outputs that
+            Caffe's and PyTorch's give, on every second row and column from the first one on, as if zeros followed the
+            last; pools round their number up, as Caffe's do and PyTorch's with `ceil_mode`.
 
     Attributes:
         channels: of the score maps.
@@ -30,8 +34,9 @@ class FoldedNetwork:
         >>> network(preprocessed_images, network.weights())
     """
 
-    def __init__(self, model):
+    def __init__(self, model, any_size: bool = False):
         self._network = model.network
+        self._any_size = any_size
         self.channels = model.network.output.shape[-1]
         self._norms = {}
         for layer in self._network.layers:
@@ -94,12 +99,21 @@ class FoldedNetwork:
         scores = sum_of_classifiers(features, list(zip(kernels, rates, strict=True)))
         return scores + sum(weights[layer.name][1] for layer in self._summed)
 
+    def _convolve(self, layer: layers.Layer, x, kernel):
+        stride, size = layer.strides[0], ops.shape(x)[1:3]
+        if stride == 1 or not self._any_size:
+            return _convolve(layer, x, kernel)
+        height, width = (geometry.map_size(side, stride) for side in size)
+        return _convolve(layer, geometry.pad_to_grid(x, stride), kernel)[:, :height, :width]
+
     def _apply(self, layer: layers.Layer, inputs: list, weights: Weights):
         """The output of one layer; batch norm is in the convolution before it."""
         (x, *others) = inputs
         if _is_convolution(layer):
             kernel, bias = (ops.cast(weight, x.dtype) for weight in weights[layer.name])
-            return layer.activation(_add_bias(_convolve(layer, x, kernel), bias))
+            return layer.activation(_add_bias(self._convolve(layer, x, kernel), bias))
+        if isinstance(layer, layers.MaxPooling2D) and layer.strides[0] > 1 and self._any_size:
+            x = geometry.pad_to_grid(x, layer.strides[0])  # with zeros, which are no larger than what a ReLU gives
         if isinstance(layer, layers.Dropout) or layer is self._norms.get(id(layer.input)):
             return x
         # Not `layer(x)`, which would cast the map to the precision that the model has.

@@ -113,13 +113,25 @@ def _sample_axis(values, positions, axis: int):
     return left + (right - left) * weights
 
 
-def resize(values, height: Size, width: Size):
-    """Resizes bilinearly with corners aligned, as Caffe's Interp does.
+def centred_positions(count: Size, size: Size, other_size: Size, first: Size = 0):
+    """Returns where the points first ... first + count - 1 of a side of `size` sit on a side of `other_size`, each the
+    centre of a cell, as PyTorch's `align_corners=False` has it.
+
+    Returns:
+        float32 [count], in units of the other side's points; the first and last may lie outside it.
+    """
+    points = ops.arange(count, dtype="float32") + ops.cast(first, "float32") + 0.5
+    return points * ops.cast(other_size, "float32") / ops.cast(size, "float32") - 0.5
+
+
+def resize(values, height: Size, width: Size, align_corners: bool = True):
+    """Resizes bilinearly with corners aligned, as Caffe's Interp does, or not, as PyTorch does by default.
 
     Args:
         values: float32 [B, H, W, C].
         height: the new height.
         width: the new width.
+        align_corners: whether the points at the corners stay where they are; else the borders of their cells do.
 
     Returns:
         float32 [B, height, width, C].
@@ -127,7 +139,10 @@ def resize(values, height: Size, width: Size):
     old_height, old_width = ops.shape(values)[1:3]
     if isinstance(old_height, int) and isinstance(old_width, int) and (old_height, old_width) == (height, width):
         return values
-    rows, columns = aligned_positions(height, height, old_height), aligned_positions(width, width, old_width)
+    if not align_corners:
+        rows, columns = centred_positions(height, height, old_height), centred_positions(width, width, old_width)
+    else:
+        rows, columns = aligned_positions(height, height, old_height), aligned_positions(width, width, old_width)
     return sample(values, rows, columns)
 
 

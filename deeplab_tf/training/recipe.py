@@ -266,6 +266,12 @@ class Recipe:
     tile_overlap: int = _inference(
         "integer", 128, "Pixels by which neighbouring tiles overlap, blended there.", least=1, most=65_537
     )
+    eval_align_corners: bool = _inference(
+        "bool",
+        True,
+        "Interpolate with corners aligned, as Caffe and the paper's release; false: as deeplab-pytorch does, for its "
+        "weights.",
+    )
 
     def __post_init__(self):
         for field in fields():
@@ -287,6 +293,9 @@ class Recipe:
         if self.tile_size is not None:
             fits = 2 * self.tile_overlap < self.tile_size
             _require(fits, "tile_overlap", self.tile_overlap, f"less than half of --tile_size={self.tile_size}")
+        for name in ("tile_size", "pad_to"):
+            on_grid = self.eval_align_corners or getattr(self, name) is None
+            _require(on_grid, name, getattr(self, name), "none with --eval_align_corners=false")
         try:
             re.compile(self.freeze)
         except re.error as error:
@@ -301,6 +310,7 @@ class Recipe:
             "tile_size": self.tile_size,
             "tile_overlap": self.tile_overlap,
             "pad_to": self.pad_to,
+            "align_corners": self.eval_align_corners,
         }
 
     @classmethod

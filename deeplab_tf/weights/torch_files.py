@@ -77,7 +77,8 @@ def _deeplab_pytorch(tensors: dict[str, Array], path: pathlib.Path) -> Source:
                 **{"bilateral_weight": 4, "bilateral_spatial_std": 67, "bilateral_color_std": 3},
                 **{"spatial_weight": 3, "spatial_std": 1},
             }
-    return Source("deeplab-pytorch", layers, network, crf=crf)
+    notes = ["its published figures are of PyTorch's interpolation: --eval_align_corners=false"] if has_scales else []
+    return Source("deeplab-pytorch", layers, network, crf=crf, notes=notes)
 
 
 def _resnet(tensors: dict[str, Array], path: pathlib.Path, of_scale: bool) -> Source:

@@ -104,6 +104,7 @@ BESIDE = {
     "dataset": {"tools/convert_weights.py": ["--model_dir=new"]},
     "model_dir": {"tools/convert_weights.py": ["--dataset=shapes"]},
     "tile_overlap": ["--tile_size=513"],
+    "eval_align_corners": {"tools/convert_weights.py": ["--model_dir=new", "--dataset=shapes"]},
     "data_dir": {
         "tools/score.py": ["--dataset=image_folder/mine"],
         "tools/convert_weights.py": ["--model_dir=new", "--dataset=shapes"],
@@ -116,6 +117,7 @@ for _file, _words in {
     "tests/data/test_pipeline.py": "crop_size",
     "tests/models/test_networks.py": "head",
     "tests/inference/test_segmenter.py": "mirror scales tile_size pad_to",
+    "tests/inference/test_align_corners.py": "align_corners",
     "tests/training/test_recipe.py": "max_steps batch_size scales profile_steps tile_size freeze",
     "tests/serving/test_export.py": "outputs precision",
 }.items():

@@ -183,6 +183,7 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
         "tile_size": 105,
         "tile_overlap": 16,
         "pad_to": None,
+        "align_corners": True,
         "crf": DenseCRF(iterations=3).parameters,
     }
     other.save(tmp_path)
