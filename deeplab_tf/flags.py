@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from deeplab_tf import files
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError, extras_named
 from deeplab_tf.run_folder import DESCRIPTION_FILE, EVALUATION_FLAGS, read_flags
 from deeplab_tf.training import recipe as recipes
@@ -45,7 +46,11 @@ _OTHERS = (
     ),
     _flag("data", "data_dir", "string", "~/tensorflow_datasets", "Folder of the prepared data sets (TFRecords)."),
     _flag(
-        "prepare", "raw_dir", "string", None, "Folder of the data set's raw files, as downloaded or as you made them."
+        "prepare",
+        "raw_dir",
+        "string",
+        None,
+        "Folder of the data set's raw files, as downloaded or as you made them; image_folder: also several, a,b.",
     ),
     _flag(
         "prepare",
@@ -55,6 +60,13 @@ _OTHERS = (
         "image_folder: text file with one class name a line, in the order of the labels.",
     ),
     _flag("prepare", "color_table", "file", None, "image_folder: text file with lines 'R G B name', for colour masks."),
+    _flag(
+        "prepare",
+        "class_map",
+        "file",
+        None,
+        "image_folder: file with lines 'new class = old class, old class', to merge, drop and reorder classes.",
+    ),
     _flag("prepare", "train_list", "file", None, "image_folder: text file with the stems of the training images."),
     _flag("prepare", "val_list", "file", None, "image_folder: text file with the stems of the validation images."),
     _flag(
@@ -65,6 +77,15 @@ _OTHERS = (
         "image_folder: fraction of the images to validate on, without file lists.",
         least=0,
         most=1,
+    ),
+    _flag(
+        "prepare",
+        "split_seed",
+        "integer",
+        None,
+        "image_folder: another number draws other images to validate on (0).",
+        least=0,
+        most=2**31 - 1,
     ),
     _flag(
         "prepare",
@@ -224,11 +245,11 @@ _OTHERS = (
         "Table of the values in the truth: cityscapes, or a file with lines 'value class'.",
     ),
     _flag(
-        "scoring",
+        "data",
         "ignore_label",
         "integer",
         255,
-        "Value of label maps and of the truth for pixels without a label.",
+        "Value of label maps, of the truth and of image_folder's masks for pixels without a label.",
         least=0,
         most=65_535,
     ),
@@ -293,7 +314,7 @@ TOPICS = dict.fromkeys(
 )
 
 _RECIPE = tuple(field.name for field in recipes.fields())
-_PREPARE = ("dataset", "data_dir", *(field.name for field in _OTHERS if field.topic == "prepare"))
+_PREPARE = ("dataset", "data_dir", "ignore_label", *(field.name for field in _OTHERS if field.topic == "prepare"))
 _INFERENCE = (
     "model_dir",
     "checkpoint",
@@ -478,7 +499,8 @@ def recipe() -> Recipe:
 
 def prepare_options() -> dict[str, object]:
     """The flags of `deeplab_tf.data.prepare` by name, but for its first three; None where a flag is not given."""
-    return {name: FLAGS[name].value for name in _PREPARE if name not in ("dataset", "data_dir", "raw_dir")}
+    options = {name: FLAGS[name].value for name in _PREPARE if name not in ("dataset", "data_dir", "raw_dir")}
+    return options | {"ignore_label": None if FLAGS.ignore_label == IGNORE_LABEL else FLAGS.ignore_label}
 
 
 def inference_options() -> dict[str, object]:

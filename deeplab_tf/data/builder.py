@@ -97,6 +97,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         self.raw_dir, self.on_error, self.options = raw_dir, on_error, options or {}
         self._provenance, self._on_beam = provenance or {}, on_beam
         self.skipped: list[str] = []
+        self.notes: list[str] = []  # what the user should know about the finished data set
         self.counts: dict[str, np.ndarray] = {}
         super().__init__(**kwargs)
 

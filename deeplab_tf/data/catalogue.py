@@ -9,11 +9,11 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deeplab_tf import classes
+from deeplab_tf import classes, files
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 # Of what the builders write. Since 2.0.0 photographs are upright and of 8 bits, JPEG or PNG.
 PREPARED_VERSION = "2.0.0"
+_COUNTS_FILE = "class_counts.json"
 
 
 def _known(name: str, class_names: Sequence[str], splits: dict[str, int], palette: Sequence | None = None):
@@ -177,6 +178,23 @@ def read_info(directory: str | os.PathLike) -> DatasetInfo:
         if all(part in sizes for part in parts):
             sizes[union] = sum(sizes[part] for part in parts)
     return DatasetInfo.from_json(metadata, sizes)
+
+
+def write_class_counts(directory: str | os.PathLike, counts: Mapping[str, np.ndarray], num_classes: int) -> None:
+    """Writes `class_counts.json` beside the records: the number of pixels of each class, by split."""
+    by_split = {split: pixels[:num_classes].tolist() for split, pixels in counts.items()}
+    files.write_json(pathlib.Path(directory) / _COUNTS_FILE, by_split)
+
+
+def read_class_counts(directory: str | os.PathLike, split: str) -> list[int] | None:
+    """The number of pixels of each class in a split, or in several joined by "+"; None where it was not counted."""
+    try:
+        content = json.loads((pathlib.Path(directory) / _COUNTS_FILE).read_text(encoding="utf-8"))
+        unions = read_metadata(directory)["unions"]
+        parts = [part for name in split.split("+") for part in unions.get(name, [name])]
+        return np.sum([content[part] for part in parts], axis=0, dtype=np.int64).tolist()
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None
 
 
 def read_metadata(directory: str | os.PathLike) -> dict:

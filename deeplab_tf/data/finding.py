@@ -1,9 +1,10 @@
-"""Finding the builder of a data set: `datasets/<name>/<name>_dataset_builder.py` of the repository, by its path.
+"""Finding the builder of a data set, `datasets/<name>/<name>_dataset_builder.py` of the repository, and raw folders.
 
 That folder is not an installed package: its name belongs to another library.
 """
 
 import importlib.util
+import os
 import pathlib
 import sys
 import threading
@@ -42,6 +43,13 @@ def find_builder(name: str) -> type:
                 del sys.modules[module_name]
                 raise
         return sys.modules[module_name].Builder
+
+
+def raw_folders(raw_dir: str) -> list[pathlib.Path]:
+    """The folders that --raw_dir names: one, or several with commas between them; absolute."""
+    whole = pathlib.Path(raw_dir).expanduser()
+    folders = [whole] if whole.exists() else [pathlib.Path(part.strip()).expanduser() for part in raw_dir.split(",")]
+    return [pathlib.Path(os.path.abspath(folder)) for folder in folders]
 
 
 def _module(module_name: str, folder: pathlib.Path):

@@ -20,7 +20,9 @@ from deeplab_tf import pictures
 from deeplab_tf.classes import IGNORE_LABEL, MAX_CLASSES
 from deeplab_tf.errors import UserError
 
-_VOID = ("ignore", "void", "unlabelled", "unlabeled")
+_MANY_COLORS = 8  # that no table has: more than anyone forgets
+# Names that give pixels the ignore label.
+VOID = ("ignore", "void", "unlabelled", "unlabeled")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,33 +71,36 @@ class ColorTable:
 def read_color_table(path: str | os.PathLike) -> ColorTable:
     """Reads a colour table: for each class a line "R G B name" or "name, R, G, B", in the order of the class index.
 
+    CVAT's labelmap.txt ("name:R,G,B:parts:actions") is one too.
+
     The name "ignore" (or "void", "unlabelled") gives a colour the ignore label. A name that occurs again gives the
     class another colour. Empty lines and lines that start with "#" do not count.
     """
     names: list[str] = []
     colors: dict[int, int] = {}
-    for number, line in _lines(path):
-        fields = [field for field in re.split(r"[,;\t ]+", line.strip()) if field]
+    for number, line in lines_of(path):
+        of_cvat = re.fullmatch(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*", line.strip())
+        fields = list(of_cvat.groups()) if of_cvat else [part for part in re.split(r"[,;\t ]+", line.strip()) if part]
         if all(field.isdecimal() for field in fields[-3:]):
             fields = fields[-3:] + fields[:-3]
         if len(fields) < 4 or not all(field.isdecimal() and int(field) < 256 for field in fields[:3]):
             raise UserError(f"{path}:{number}: expected 'R G B name' with colours of 0 to 255, found {line!r}")
         color, name = tuple(int(field) for field in fields[:3]), " ".join(fields[3:])
-        if name.lower() not in _VOID and name not in names:
+        if name.lower() not in VOID and name not in names:
             names.append(name)
         code = color[0] << 16 | color[1] << 8 | color[2]
         if code in colors:
             raise UserError(f"{path}:{number}: the colour {color} occurs twice")
-        colors[code] = IGNORE_LABEL if name.lower() in _VOID else names.index(name)
+        colors[code] = IGNORE_LABEL if name.lower() in VOID else names.index(name)
     if not names:
         raise UserError(f"{path}: no classes; expected lines 'R G B name'")
-    _check_class_names(names, path)
+    check_class_names(names, path)
     return ColorTable(tuple(names), colors)
 
 
 def read_names(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads names, one a line. Empty lines and lines that start with "#" do not count."""
-    names = tuple(line.strip() for _, line in _lines(path))
+    names = tuple(line.strip() for _, line in lines_of(path))
     if not names:
         raise UserError(f"{path}: no names in it; expected one a line")
     return names
@@ -108,11 +113,12 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
         UserError: there are more than 255, or one occurs twice or has characters that cannot be printed.
     """
     names = read_names(path)
-    _check_class_names(names, path)
+    check_class_names(names, path)
     return names
 
 
-def _check_class_names(names: Sequence[str], path: str | os.PathLike) -> None:
+def check_class_names(names: Sequence[str], path: str | os.PathLike) -> None:
+    """Raises a UserError where there are more than 255 names, or one is not fit for a class."""
     if len(names) > MAX_CLASSES:
         raise UserError(f"{path}: {len(names)} classes; masks of 8 bits hold {MAX_CLASSES} at most, and 'no label'")
     for place, name in enumerate(names):
@@ -172,9 +178,10 @@ def _from_colors(colors: np.ndarray, source: str, table: ColorTable) -> np.ndarr
     known, places = np.unique(codes, return_inverse=True)
     unknown = [code for code in known.tolist() if code not in table.colors]
     if unknown:
+        smoothed = f" ({len(unknown) - 1} more: an anti-aliased picture? Export it without smoothing)"
         raise UserError(
             f"{source}: the colour {_rgb(unknown[0])} at {(codes == unknown[0]).sum()} pixels is not in the colour "
-            "table; add it, as a class or as 'ignore'"
+            f"table; add it, as a class or as 'ignore'{smoothed if len(unknown) > _MANY_COLORS else ''}"
         )
     return np.array([table.colors[code] for code in known.tolist()], np.uint8)[places.reshape(codes.shape)]
 
@@ -191,7 +198,8 @@ def _is_8_bit_grey_png(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and data[24:26] == b"\x08\x00" and b"tRNS" not in data
 
 
-def _lines(path: str | os.PathLike) -> Iterable[tuple[int, str]]:
+def lines_of(path: str | os.PathLike) -> Iterable[tuple[int, str]]:
+    """The lines of a text file with their numbers; not the empty ones and those that start with "#"."""
     try:
         text = pathlib.Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

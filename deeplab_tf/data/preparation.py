@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from typing import Any
 
@@ -12,7 +13,7 @@ from absl import logging
 from deeplab_tf import beam
 from deeplab_tf.data import catalogue
 from deeplab_tf.data.download import fetch
-from deeplab_tf.data.finding import find_builder
+from deeplab_tf.data.finding import find_builder, raw_folders
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import process_name, remove_remains, write_text
 
@@ -34,7 +35,7 @@ def prepare(
         name: of the data set: a folder of `datasets/`, with a configuration where it has them ("cityscapes/coarse").
             Data of your own: "image_folder/<a name you choose>".
         data_dir: where prepared data sets lie; None is `~/tensorflow_datasets`.
-        raw_dir: folder of the raw files.
+        raw_dir: folder of the raw files; of "image_folder" also several with commas between them.
         on_error: what to do about a bad raw file: "stop" leaves nothing behind, "skip" leaves the example out and lists
             it in `skipped.txt` beside the records.
         overwrite: prepare it again if it is prepared already.
@@ -53,7 +54,7 @@ def prepare(
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on_error must be 'stop' or 'skip', got {on_error!r}")
     options = {key: value for key, value in options.items() if value is not None}
-    raw_dir = None if raw_dir is None else os.path.abspath(os.path.expanduser(raw_dir))
+    raw_dir = None if raw_dir is None else ",".join(map(str, raw_folders(os.fspath(raw_dir))))
     directory = catalogue.find_prepared(name, data_dir)
     if directory is not None and not overwrite:
         _check_same(name, directory, raw_dir, options)
@@ -128,6 +129,9 @@ def _build(
         built = pathlib.Path(builder.data_path)
         if builder.skipped:
             write_text(built / "skipped.txt", "\n".join(builder.skipped) + "\n")
+        catalogue.write_class_counts(built, builder.counts, builder.catalogue_info().num_classes)
+        for note in [*builder.notes, *_never_occur(builder)]:
+            print(f"note       {note}", file=sys.stderr)
         directory = data_dir / built.relative_to(staging)
         _move_into_place(built, directory, staging if overwrite else None)
     finally:
@@ -135,6 +139,16 @@ def _build(
         logging.set_verbosity(verbosity)
         shutil.rmtree(staging, ignore_errors=True)
     return str(directory)
+
+
+def _never_occur(builder) -> list[str]:
+    """Lines about classes that no training mask holds."""
+    names, counts = builder.catalogue_info().class_names, builder.counts.get("train")
+    absent = [] if counts is None else [name for name, pixels in zip(names, counts, strict=False) if not pixels]
+    if not absent:
+        return []
+    shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
+    return [f"no training mask holds {shown}: check --class_names, --class_map and the split"]
 
 
 def _move_into_place(built: pathlib.Path, directory: pathlib.Path, replaced: pathlib.Path | None) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from deeplab_tf.data.builder import Example
@@ -14,6 +14,9 @@ from deeplab_tf.pictures import SUFFIXES
 
 # Endings that labelling tools give the names of masks.
 _ENDING = re.compile(r"[_-](mask|label|seg|segmentation|annotation|gt)s?$", re.IGNORECASE)
+# What people call the folders of images and of masks, in whatever case.
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos")
+_MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentationclass", "segmentations", "annotations", "gt")
 
 
 class RawFile(Protocol):
@@ -62,9 +65,11 @@ def pair_from_list(image: pathlib.Path, mask: pathlib.Path | None, list_file: pa
 def pair_files(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -> dict[str, FilePair]:
     """Pairs the images and masks of two folders, and of folders in them, by their names without suffix.
 
+    A mask may have an ending that labelling tools give them: a_mask.png belongs to a.jpg where there is no a.png.
+
     Args:
         image_dir: folder of the images.
-        mask_dir: folder of the masks.
+        mask_dir: folder of the masks; the same one where masks with such endings lie beside the images.
         **kwargs: FilePair's.
 
     Returns:
@@ -73,16 +78,17 @@ def pair_files(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -
     Raises:
         UserError: a folder is missing or empty, or a name occurs twice.
     """
-    images, masks = images_in(image_dir), images_in(mask_dir)
-    near = {_ENDING.sub("", name): path for name, path in masks.items() if _ENDING.search(name)}
+    if image_dir == mask_dir:
+        images, masks = _with_and_without_ending(images_in(image_dir))
+    else:
+        images, masks = images_in(image_dir), images_in(mask_dir)
+        masks = {_image_of(name, images, masks): path for name, path in masks.items()}
     pairs = {}
     for name in sorted({*images, *masks}):
         problem, present = "", images.get(name) or masks[name]
         for files, folder, role in ((masks, mask_dir, "mask"), (images, image_dir, "image")):
             if name not in files:
                 problem = f"{present}: its {role} is missing; expected {folder / name} with the suffix of an image file"
-                if role == "mask" and name in near:
-                    problem += f", found {near[name].name}: call masks as their images"
         image = images.get(name, present)
         pairs[name] = FilePair(
             image.relative_to(image_dir if name in images else mask_dir).as_posix(),
@@ -92,6 +98,51 @@ def pair_files(image_dir: pathlib.Path, mask_dir: pathlib.Path, **kwargs: Any) -
             **kwargs,
         )
     return pairs
+
+
+def _image_of(mask: str, images: Mapping[str, pathlib.Path], masks: Mapping[str, pathlib.Path]) -> str:
+    """The name of the image that a mask belongs to: its own, or that without the ending."""
+    shorter = _ENDING.sub("", mask)
+    return shorter if mask not in images and shorter in images and shorter not in masks else mask
+
+
+def _with_and_without_ending(files: dict[str, pathlib.Path]) -> tuple[dict, dict]:
+    """Images and masks of one folder, both by the name of the image."""
+    masks = {_ENDING.sub("", name): path for name, path in files.items() if _ENDING.search(name)}
+    return {name: path for name, path in files.items() if not _ENDING.search(name)}, masks
+
+
+def pair_folders(root: pathlib.Path) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Folders of images and of masks that lie beside each other, in a folder or else in folders in it.
+
+    Returns:
+        (images, masks) of each; both the folder itself where it holds images and masks mixed, such as a.jpg and
+        a_mask.png; empty where there is nothing of the kind.
+    """
+    for folders in ([root], sorted(path for path in root.rglob("*") if path.is_dir())):
+        found = [pair for folder in folders if (pair := _beside_each_other(folder))]
+        if found:
+            return found
+    names = {path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*") if is_image(path)}
+    mixed = any(_ENDING.search(name) and _ENDING.sub("", name) in names for name in names)
+    return [(root, root)] if mixed else []
+
+
+def _beside_each_other(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
+    inside = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    images = next((inside[name] for name in _IMAGE_FOLDERS if name in inside), None)
+    masks = next((inside[name] for name in _MASK_FOLDERS if name in inside and _has_masks(inside[name])), None)
+    return (images, masks) if images and masks else None
+
+
+def _has_masks(folder: pathlib.Path) -> bool:
+    """Whether a folder is one of mask files; one called "annotations" may hold polygons."""
+    return folder.name == "masks" or any(is_image(path) for path in folder.rglob("*"))
+
+
+def is_image(path: pathlib.Path) -> bool:
+    """Whether a file is named like an image, and not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def images_in(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -104,7 +155,7 @@ def images_in(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         raise UserError(f"{folder}: no such folder; check --raw_dir")
     files: dict[str, pathlib.Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if is_image(path):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise UserError(f"{path}: {files[name].name} has the same name with another suffix; remove one of them")

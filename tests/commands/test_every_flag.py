@@ -43,6 +43,7 @@ VALUES = {
     "raw_dir": ("raw1", "raw2"),
     "class_names": ("a.txt", "b.txt"),
     "color_table": ("a.txt", "b.txt"),
+    "class_map": ("a.txt", "b.txt"),
     "train_list": ("a.txt", "b.txt"),
     "val_list": ("a.txt", "b.txt"),
     "val_fraction": ("0.1", "0.2"),
@@ -114,6 +115,7 @@ BESIDE = {
 PROOFS = collections.defaultdict(tuple)
 for _file, _words in {
     "tests/datasets/test_image_folder.py": "class_names color_table train_list val_list val_fraction on_error",
+    "tests/datasets/test_own_annotations.py": "class_map ignore_label split_seed",
     "tests/data/test_pipeline.py": "crop_size",
     "tests/models/test_networks.py": "head",
     "tests/inference/test_segmenter.py": "mirror scales tile_size pad_to",

@@ -162,10 +162,6 @@ def lying(raw):
 
 
 BAD_FILES = {
-    "mask of another name": (
-        lambda raw, grid: raw.path("masks/p4.png").rename(raw.path("masks/p4_mask.png")),
-        r"images/p4.jpg: its mask is missing; expected .*masks/p4 .*, found p4_mask.png: call masks as their images",
-    ),
     "missing mask": (lambda raw, grid: raw.path("masks/p4.png").unlink(), r"images/p4.jpg: its mask is missing"),
     "missing image": (lambda raw, grid: raw.path("images/p4.jpg").unlink(), r"masks/p4.png: its image is missing"),
     "wrong size": (
@@ -377,9 +373,3 @@ def test_remains_of_killed_preparations_are_removed(folder):
     of_another_host.mkdir()
     folder.prepare(NAME, **folder.options)
     assert not remains.exists() and of_another_host.exists()
-
-
-def test_a_folder_of_another_case_is_found(folder):
-    (folder.folder / "images").rename(folder.folder / "Images")
-    with pytest.raises(UserError, match=r"has no images \(found Images\)"):
-        folder.prepare(NAME, **folder.options)
