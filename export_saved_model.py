@@ -37,7 +37,7 @@ def main() -> None:
         version = serving.export_saved_model(
             segmenter, folder, outputs=FLAGS.outputs, precision=FLAGS.export_precision, max_pixels=FLAGS.max_pixels
         )
-        print(f"exported to {version}; signatures: serving_default (uint8 images), serve_bytes (encoded images)")
+        print(f"exported to {version}; signatures: serve_png (files in, masks out), serve_bytes, serving_default")
         if not (version / WARMUP_FILE).is_file():
             print("no warm-up requests in it: tensorflow-serving-api is missing; pip install -e '.[serving]'")
     if "onnx" in FLAGS.formats:

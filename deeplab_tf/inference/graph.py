@@ -82,7 +82,11 @@ class SegmentationGraph:
 
     def _score_part(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
         """uint8 [B, H, W, 3], whole images or tiles -> float32 [B, h, w, C], to the end of the padding."""
-        weights = self._constants or weights
+        if self._constants:  # once for all scales
+            weights = {
+                name: (tf.constant(kernel, self._precision), tf.constant(bias))
+                for name, (kernel, bias) in self._constants.items()
+            }
         network = lambda inputs: self._network(inputs, weights, self._precision)  # noqa: E731
         if not self._align_corners:
             return self._model.centred_score_map(images, network, self._scales)

@@ -1,8 +1,11 @@
 """Encoded images in a graph: what a file says of its size and its orientation, before and after it is decoded.
 
 The graph must go on whatever it is sent: what is not an image, or is larger than the limit, is refused by an error that
-says so, from the first bytes of the file and before any memory is taken for its pixels.
+says so, from the first bytes of the file and before any memory is taken for its pixels. `decode_upright` raises it,
+`decode_or_explain` returns it.
 """
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -15,6 +18,7 @@ _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _MOST_ENTRIES = 256  # of the first EXIF directory that are searched
 _ORIENTATION = 0x0112  # the EXIF tag
 _HEADER = 32  # bytes, enough for the size in a PNG, GIF, BMP or WebP
+_EXPECTED_BYTES = "expected the bytes of a JPEG, PNG, GIF, BMP or WebP file; found other bytes, of which there are"
 
 
 def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -33,19 +37,59 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: when run: it is not such a file, is damaged, or too large.
     """
-    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    height, width = tf.cond(is_jpeg, lambda: _jpeg_size(encoded), lambda: _size_in_header(encoded))
-    with tf.control_dependencies([check_size(height, width, max_pixels)]):
+    with tf.control_dependencies([check_size(*_size(encoded), max_pixels)]):
         encoded = tf.identity(encoded)
     image = decode_image(encoded)
     return turned_upright(image, exif_orientation(encoded))
 
 
+def decode_or_explain(encoded: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes as `decode_upright`, but never fails: a bad image does not take the others of its batch with it.
+
+    Args:
+        encoded: scalar string, whatever was sent.
+        max_pixels: larger images are refused.
+
+    Returns:
+        the image, uint8 [H, W, 3], and "", a scalar string; or an empty image, and one line that says what is wrong.
+    """
+    size = _attempt(lambda file: tf.stack(_size(file)), encoded, tf.fill([2], tf.constant(-1, tf.int64)))
+    image = _attempt(lambda file: decode_upright(file, max_pixels), encoded, tf.zeros([0, 0, 3], tf.uint8))
+    image = tf.ensure_shape(image, [None, None, 3])
+    number = tf.strings.as_string
+    length = number(tf.strings.length(encoded))
+    size_found = tf.strings.join([number(size[0]), number(size[1])], " x ")
+    fits = (tf.reduce_prod(size) > 0) & (tf.reduce_prod(size) <= max_pixels)
+    damaged = tf.strings.join(["the image is damaged, or of a kind that is not read; it has ", length, " bytes"])
+    error = tf.where(fits, damaged, tf.strings.join([_expected_pixels(max_pixels), " ", size_found]))
+    error = tf.where(size[0] < 0, tf.strings.join([_EXPECTED_BYTES, " ", length]), error)
+    return image, tf.where(tf.size(image) > 0, "", error)
+
+
+def _attempt(function: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
+    """The function of a file; `otherwise` where it fails.
+
+    TensorFlow's one way to go on after an error in a graph: a data set leaves out the elements that fail.
+    """
+    made = tf.data.Dataset.from_tensors(encoded).map(function).ignore_errors()
+    return made.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
+
+
 def check_size(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Operation:
     """The operation that refuses images of no pixels, or more than `max_pixels`."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    message = f"expected an image of at least one and at most {max_pixels} pixels (--max_pixels of the export); found"
-    return tf.debugging.Assert((pixels > 0) & (pixels <= max_pixels), [message, height, "x", width])
+    found = [_expected_pixels(max_pixels), height, "x", width]
+    return tf.debugging.Assert((pixels > 0) & (pixels <= max_pixels), found)
+
+
+def _expected_pixels(max_pixels: int) -> str:
+    return f"expected an image of at least one and at most {max_pixels} pixels (--max_pixels of the export); found"
+
+
+def _size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width of an encoded image, int64, as its first bytes give them; fails where it is none."""
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    return tf.cond(is_jpeg, lambda: _jpeg_size(encoded), lambda: _size_in_header(encoded))
 
 
 def _jpeg_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,8 +124,7 @@ def _size_in_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (is_webp & starts(b"VP8X", 12), number(27, 3) + 1, number(24, 3) + 1),
     ]
     is_image = tf.reduce_any([is_kind for is_kind, _, _ in kinds])
-    message = "expected the bytes of a JPEG, PNG, GIF, BMP or WebP file; found other bytes, of which there are"
-    with tf.control_dependencies([tf.debugging.Assert(is_image, [message, tf.strings.length(encoded)])]):
+    with tf.control_dependencies([tf.debugging.Assert(is_image, [_EXPECTED_BYTES, tf.strings.length(encoded)])]):
         none = tf.constant(0, tf.int64)
         height = tf.add_n([tf.where(is_kind, height, none) for is_kind, height, _ in kinds])
         width = tf.add_n([tf.where(is_kind, width, none) for is_kind, _, width in kinds])

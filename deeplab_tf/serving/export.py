@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deeplab_tf import files
 from deeplab_tf.inference.segmenter import Segmenter
-from deeplab_tf.serving.encoded import check_size, decode_upright
+from deeplab_tf.serving.encoded import check_size, decode_or_explain, decode_upright
 from deeplab_tf.serving.outputs import Outputs
 from deeplab_tf.serving.warmup import write_warmup_requests
 
@@ -55,11 +55,17 @@ class ServedSegmenter(tf.Module):
         serve_bytes: `image_bytes` string [B], each an encoded JPEG, PNG, BMP, WebP or (its first frame) GIF, of any
         sizes, turned upright as its EXIF orientation says -> the outputs as above, padded at the right and bottom to
         the largest (labels with 255, the others with 0); `sizes` int32 [B, 2], the height and width of each, upright;
-        with the labels also `mask_png_bytes` string [B], those of each at its own size as an encoded PNG.
+        with the labels also `mask_png_bytes` string [B], those of each at its own size as an encoded PNG. An image that
+        cannot be read fails the request.
+
+        serve_png: `image_bytes` as above -> `mask_png_bytes` and `error`, string [B], whatever outputs were asked for.
+        An image that cannot be read fails alone: its mask is empty, and its error says why; the others' errors are
+        empty.
         """
         return {
             "serving_default": self.serve_images.get_concrete_function(),
             "serve_bytes": self.serve_bytes.get_concrete_function(),
+            "serve_png": self.serve_png.get_concrete_function(),
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
@@ -87,13 +93,34 @@ class ServedSegmenter(tf.Module):
             served = {output: tf.RaggedTensor.from_tensor(values) for output, values in pixels.items()}
             served["sizes"] = tf.shape(image)[:2]
             if "labels" in pixels:
-                served["mask_png_bytes"] = tf.io.encode_png(pixels["labels"][..., tf.newaxis])
+                served["mask_png_bytes"] = _mask_png(pixels["labels"])
             return served
 
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
         for output in self._outputs.names:
             served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
         return served
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve_png(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Masks of encoded images, each at its own size, one after the other; a bad one fails alone."""
+
+        def segment(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+            image, error = decode_or_explain(encoded, self._max_pixels)
+            mask = tf.cond(error == "", lambda: _mask_png(self._labels(image[tf.newaxis])[0]), lambda: tf.constant(""))
+            return {"mask_png_bytes": mask, "error": error}
+
+        specs = dict.fromkeys(["mask_png_bytes", "error"], tf.TensorSpec([], tf.string))
+        return tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def _labels(self, images: tf.Tensor) -> tf.Tensor:
+        return self._outputs(images, ["labels"])["labels"]
+
+
+def _mask_png(labels: tf.Tensor) -> tf.Tensor:
+    """Labels uint8 [H, W] as an encoded PNG, one channel of 8 bits."""
+    return tf.io.encode_png(labels[..., tf.newaxis])
 
 
 def export_saved_model(
@@ -130,7 +157,10 @@ def export_saved_model(
     aside = export_dir / f".export-{os.getpid()}.part"
     try:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(served, str(aside), signatures=served.signatures(), options=options)
+        # A module of the variables alone: TensorFlow would trace functions in it again, and store the weights twice.
+        module = tf.Module()
+        module.preprocessing = served.preprocessing
+        tf.saved_model.save(module, str(aside), signatures=served.signatures(), options=options)
         write_warmup_requests(aside, served.signatures(), max_pixels)
         files.write_json(aside / "assets.extra" / "classes.json", segmenter.info.to_json())
         versions = [int(entry.name) for entry in export_dir.iterdir() if entry.name.isdigit()]

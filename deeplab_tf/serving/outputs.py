@@ -42,21 +42,22 @@ class Outputs:
         self._crf = segmenter.crf and dataclasses.replace(segmenter.crf, backend="tensorflow")
         self._in_bands = in_bands
 
-    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Segments images, uint8 [B, H, W, 3], RGB."""
+    def __call__(self, images: tf.Tensor, names: Sequence[str] | None = None) -> dict[str, tf.Tensor]:
+        """Segments images, uint8 [B, H, W, 3], RGB: the outputs of these names, by default those of the object."""
+        names = names or self.names
         score_maps = self._graph.score_maps(images)
         height, width = tf.unstack(tf.shape(images)[1:3])
-        if self._crf is None and "probabilities" not in self.names:
-            return self._graph.highest(score_maps, height, width, self.names, self._in_bands)
+        if self._crf is None and "probabilities" not in names:
+            return self._graph.highest(score_maps, height, width, names, self._in_bands)
         probabilities = self._graph.probabilities(score_maps, height, width)
         if self._crf is not None:
             probabilities = self._refine(images, probabilities)
         found = {"probabilities": probabilities}
-        if "labels" in self.names:
+        if "labels" in names:
             found["labels"] = most_probable(probabilities)
-        if "confidence" in self.names:
+        if "confidence" in names:
             found["confidence"] = tf.reduce_max(probabilities, axis=-1)
-        return {name: found[name] for name in self.names}
+        return {name: found[name] for name in names}
 
     def _refine(self, images: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
         """Runs the CRF image after image: the memory of one image at a time."""

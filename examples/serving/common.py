@@ -20,7 +20,8 @@ from deeplab_tf import classes, pictures
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 
-SIGNATURE = "serve_bytes"
+# Masks alone, as PNGs; whatever the model was exported with, probabilities among it.
+MASKS, ALL_OUTPUTS = "serve_png", "serve_bytes"
 
 
 class ServerError(Exception):
@@ -84,8 +85,10 @@ def one_line(message: str) -> str:
     return (message.strip() or "no reason given").splitlines()[0]
 
 
-def decoded_mask(png: bytes) -> np.ndarray:
-    """The labels of a mask in PNG, uint8 [H, W]."""
+def decoded_mask(png: bytes, error: str) -> np.ndarray:
+    """The labels of a mask in PNG, uint8 [H, W]; raises RequestError with the server's words where there is none."""
+    if error:
+        raise RequestError(f"the server refused it: {error}")
     return np.asarray(Image.open(io.BytesIO(png)))
 
 

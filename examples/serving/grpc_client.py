@@ -29,9 +29,9 @@ def predict_request(model: str, encoded: bytes, probabilities: bool) -> predict_
     """The request for one encoded image: its mask, or its probabilities."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
-    request.model_spec.signature_name = common.SIGNATURE
+    request.model_spec.signature_name = common.ALL_OUTPUTS if probabilities else common.MASKS
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([encoded], tf.string))
-    request.output_filter.append("probabilities" if probabilities else "mask_png_bytes")
+    request.output_filter.extend(["probabilities"] if probabilities else ["mask_png_bytes", "error"])
     return request
 
 
@@ -39,7 +39,7 @@ def answer(response: predict_pb2.PredictResponse) -> common.Answer:
     """The answer in a response about one image."""
     outputs = {name: tf.make_ndarray(tensor)[0] for name, tensor in response.outputs.items()}
     if "mask_png_bytes" in outputs:
-        return common.Answer(labels=common.decoded_mask(outputs["mask_png_bytes"]))
+        return common.Answer(labels=common.decoded_mask(outputs["mask_png_bytes"], outputs["error"].decode()))
     return common.Answer(probabilities=outputs["probabilities"])
 
 
@@ -59,10 +59,10 @@ def connect(arguments: argparse.Namespace) -> Callable[[bytes, bool], common.Ans
         if code == grpc.StatusCode.NOT_FOUND:
             raise common.ServerError(f"--model={arguments.model}: the server has no such model ({message})")
         if code == grpc.StatusCode.FAILED_PRECONDITION or "output tensor alias not found" in message:
-            wanted = "probabilities" if probabilities else "labels"
-            raise common.ServerError(
-                f"the model serves no {wanted}; see --outputs of export_saved_model.py ({message})"
+            wanted = (
+                "probabilities; see --outputs of export_saved_model.py" if probabilities else "masks; export it again"
             )
+            raise common.ServerError(f"the model serves no {wanted} ({message})")
         raise common.RequestError(f"the server refused it: {code.name}, {message}")
 
     return ask

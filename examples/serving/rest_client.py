@@ -3,9 +3,8 @@
 python examples/serving/rest_client.py --server=localhost:8501 --input=photos --output_dir=out
 python examples/serving/rest_client.py --input=photos --classes=exported/1/assets.extra/classes.json --crf
 
-Needs the base install of deeplab_tf: no TensorFlow. REST has no way to ask for some of the outputs: whatever the model
-was exported with comes back as JSON, and probabilities are large there. Export with --outputs=labels for this client,
-unless it is to refine with --crf.
+Needs the base install of deeplab_tf: no TensorFlow. Only the mask comes back, as a PNG; with --crf the probabilities do,
+as JSON, which is large, and are refined here.
 """
 
 import argparse
@@ -19,21 +18,21 @@ import common
 import numpy as np
 
 
-def request_body(encoded: bytes) -> bytes:
-    """The JSON of a request for one encoded image."""
-    body = {"signature_name": common.SIGNATURE, "instances": [{"b64": common.base64_text(encoded)}]}
+def request_body(encoded: bytes, probabilities: bool) -> bytes:
+    """The JSON of a request for one encoded image: its mask, or its probabilities."""
+    signature = common.ALL_OUTPUTS if probabilities else common.MASKS
+    body = {"signature_name": signature, "instances": [{"b64": common.base64_text(encoded)}]}
     return json.dumps(body).encode()
 
 
 def answer(prediction: dict[str, Any], probabilities: bool) -> common.Answer:
     """The answer in a prediction of TF Serving."""
-    wanted = "probabilities" if probabilities else "mask_png_bytes"
-    if wanted not in prediction:
-        kind = "probabilities" if probabilities else "labels"
-        raise common.ServerError(f"the model serves no {kind}; see --outputs of export_saved_model.py")
-    if probabilities:
-        return common.Answer(probabilities=np.array(prediction["probabilities"], np.float32))
-    return common.Answer(labels=common.decoded_mask(common.base64_bytes(prediction["mask_png_bytes"]["b64"])))
+    if not probabilities:
+        mask = common.base64_bytes(prediction["mask_png_bytes"]["b64"])
+        return common.Answer(labels=common.decoded_mask(mask, prediction["error"]))
+    if "probabilities" not in prediction:
+        raise common.ServerError("the model serves no probabilities; see --outputs of export_saved_model.py")
+    return common.Answer(probabilities=np.array(prediction["probabilities"], np.float32))
 
 
 def connect(arguments: argparse.Namespace) -> Callable[[bytes, bool], common.Answer]:
@@ -41,7 +40,9 @@ def connect(arguments: argparse.Namespace) -> Callable[[bytes, bool], common.Ans
     url = f"http://{arguments.server}/v1/models/{arguments.model}:predict"
 
     def ask(encoded: bytes, probabilities: bool) -> common.Answer:
-        request = urllib.request.Request(url, request_body(encoded), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            url, request_body(encoded, probabilities), {"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=arguments.timeout) as response:
                 (prediction,) = json.load(response)["predictions"]

@@ -1,16 +1,13 @@
 """The clients of TF Serving as processes, against servers that run the exported SavedModel as TF Serving does.
 
 TF Serving itself is no Python package. The servers here speak its protocols: over gRPC with its own messages, over REST
-with the JSON that its documentation describes, its rule for binary outputs included.
+(examples/serving/rest_server.py) with the JSON that its documentation describes, its rule for binary outputs included.
 """
 
-import base64
 import concurrent.futures
-import http.server
-import json
+import importlib.util
 import os
 import pathlib
-import re
 import socket
 import subprocess
 import sys
@@ -41,6 +38,10 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "serving"
 MODELS = {"deeplab": ("labels", "probabilities"), "labels_only": ("labels",)}
 TOLERANCE = 5e-5  # as in the tests of the export
+
+_spec = importlib.util.spec_from_file_location("rest_server", EXAMPLES / "rest_server.py")
+rest_server_example = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(rest_server_example)
 
 
 @pytest.fixture(scope="module")
@@ -136,36 +137,8 @@ def grpc_server(models):
 
 @pytest.fixture(scope="module")
 def rest_server(models):
-    """Address of a server of the REST API: row format, one named input."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            name = re.fullmatch(r"/v1/models/(\w+):predict", self.path)[1]
-            images = [base64.b64decode(instance["b64"]) for instance in body["instances"]]
-            try:
-                outputs = serve(models, name, body["signature_name"], {"image_bytes": images})
-                rows = [{key: as_json(key, value[i]) for key, value in outputs.items()} for i in range(len(images))]
-                self.answer(200, {"predictions": rows})
-            except Refused as refused:
-                self.answer(404 if refused.args[0] == "NOT_FOUND" else 400, {"error": refused.args[1]})
-
-        def answer(self, status, content):
-            content = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    def as_json(name, value):
-        if isinstance(value, bytes):  # only what is called so is base64
-            return {"b64": base64.b64encode(value).decode()} if name.endswith("_bytes") else value.decode("utf-8")
-        return value.tolist()
-
-    server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+    """Address of the server of examples/serving."""
+    server = rest_server_example.make_server({name: model.signatures for name, model in models.items()})
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"localhost:{server.server_port}"
@@ -296,11 +269,14 @@ def test_warm_up_requests_are_requests_that_the_model_answers(versions, models, 
     labels = []
     for request in requests:
         request.model_spec.name = "deeplab"
-        labels.append(tf.make_ndarray(predict(models, request).outputs["labels"]))
-    assert labels[0].shape == (1, 513, 513)
-    np.testing.assert_array_equal(*labels)
+        outputs = {name: tf.make_ndarray(value) for name, value in predict(models, request).outputs.items()}
+        png = outputs.get("mask_png_bytes")
+        labels.append(tf.io.decode_png(png[0])[np.newaxis, ..., 0] if "error" in outputs else outputs["labels"])
+    assert len(labels) == 3 and labels[0].shape == (1, 513, 513)
+    for other in labels[1:]:
+        np.testing.assert_array_equal(labels[0], other)
     small = export_saved_model(segmenter, tmp_path, max_pixels=1000)
-    (record, _) = tf.data.TFRecordDataset(str(small / WARMUP_FILE)).as_numpy_iterator()
+    (record, *_) = tf.data.TFRecordDataset(str(small / WARMUP_FILE)).as_numpy_iterator()
     request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
     assert tf.make_ndarray(request.inputs["images"]).shape == (1, 31, 31, 3)
 

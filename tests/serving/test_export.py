@@ -161,6 +161,36 @@ def test_encoded_images_of_several_sizes_in_one_request(outputs):
             np.testing.assert_allclose(confidence, expected.probabilities.max(-1), atol=tolerance)
 
 
+@pytest.mark.parametrize("outputs", [["labels"], ["probabilities"]])
+def test_a_bad_image_in_a_batch_fails_alone(outputs):
+    segmenter = Segmenter(network())
+    module = ServedSegmenter(segmenter, outputs, max_pixels=5000)
+    good = [patches(70, 51, 0), patches(33, 90, 1)]
+    bad = {
+        b"no image": "expected the bytes of a JPEG, PNG, GIF, BMP or WebP file; found other bytes, of which there are 8",
+        b"": "found other bytes, of which there are 0",
+        b"\xff\xd8\xff no photograph": "found other bytes, of which there are 17",
+        png(good[0])[:200]: "the image is damaged, or of a kind that is not read; it has 200 bytes",
+        png(patches(80, 70)): "at most 5000 pixels (--max_pixels of the export); found 80 x 70",
+    }
+    found = module.serve_png(tf.constant([png(good[0]), *bad, png(good[1])]))
+    masks, errors = found["mask_png_bytes"].numpy(), [error.decode() for error in found["error"].numpy()]
+    assert sorted(found) == ["error", "mask_png_bytes"]
+    for mask, image, error in zip((masks[0], masks[-1]), good, (errors[0], errors[-1]), strict=True):
+        np.testing.assert_array_equal(tf.io.decode_png(mask)[..., 0], segmenter(image).labels)
+        assert error == ""
+    for mask, error, expected in zip(masks[1:-1], errors[1:-1], bad.values(), strict=True):
+        assert mask == b"" and expected in error and "\n" not in error
+
+
+def test_the_weights_are_stored_once(tmp_path):
+    """However many scales, views and signatures there are."""
+    segmenter = Segmenter(network((0.5, 0.75, 1.0)), info=info("camvid"), mirror=True)
+    version = export_saved_model(segmenter, tmp_path)
+    kernels = sum(weight.numpy().nbytes for weight in segmenter.model.network.weights)
+    assert kernels < (version / "saved_model.pb").stat().st_size < 2 * kernels + 1_000_000
+
+
 def test_bfloat16_on_photographs(photographs):
     """Eight bits of mantissa: the probabilities differ by a few hundredths at most places, few labels with them."""
     segmenter = Segmenter(network((0.5, 1.0)))
