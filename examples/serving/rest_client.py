@@ -3,8 +3,8 @@
 python examples/serving/rest_client.py --server=localhost:8501 --input=photos --output_dir=out
 python examples/serving/rest_client.py --input=photos --classes=exported/1/assets.extra/classes.json --crf
 
-Needs the base install of deeplab_tf: no TensorFlow. Only the mask comes back, as a PNG; with --crf the probabilities do,
-as JSON, which is large, and are refined here.
+Needs the base install of deeplab_tf: no TensorFlow. Only the mask comes back, as a PNG; with --crf it is the
+probabilities, as JSON, which is large, and they are refined here.
 """
 
 import argparse

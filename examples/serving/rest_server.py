@@ -1,4 +1,4 @@
-"""Serves exported models over the REST protocol of TF Serving, in one process of Python: to try clients, and to measure.
+"""Serves exported models over the REST protocol of TF Serving, from one process of Python: to try, and to measure.
 
 python examples/serving/rest_server.py --model=deeplab=exported --port=8501
 
@@ -9,6 +9,7 @@ Needs TensorFlow alone. It loads the newest version of each model once, and answ
 import argparse
 import base64
 import binascii
+import contextlib
 import http.server
 import json
 import pathlib
@@ -142,10 +143,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"serving {', '.join(models)} at {arguments.host}:{server.server_port}", flush=True)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":
