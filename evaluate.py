@@ -73,7 +73,8 @@ def report(evaluation, segmenter, examples) -> pathlib.Path:
         "data": f"{FLAGS.dataset} {FLAGS.val_split}",
         "network": f"{model.backbone}, {model.head}, output stride {model.output_stride}",
         "scales": ", ".join(f"{scale:g}" for scale in segmenter.scales)
-        + (", mirrored too" if segmenter.mirror else ""),
+        + (", mirrored too" if segmenter.mirror else "")
+        + (", upside down too" if segmenter.vertical_flip else ""),
     }
     title = f"{FLAGS.model_dir} on {FLAGS.dataset} {FLAGS.val_split}"
     return write_report(FLAGS.report_dir, evaluation, segmenter, examples, title=title, settings=settings)

@@ -89,6 +89,7 @@ class Row:
             "input_scale": recipe.input_scale,
             "scales": list(scales),
             "mirror": recipe.eval_mirror,
+            "vertical_flip": recipe.eval_vertical_flip,
             "tile_size": tiling and tiling.size,
             "tile_overlap": tiling and tiling.overlap,
             "pad_to": recipe.pad_to,

@@ -1,4 +1,4 @@
-"""Random scale, crop and mirror, as the paper trains (Sec. 4.1.2: scales from 0.5 to 1.5).
+"""Random scale, crop and mirror, as the paper trains (Sec. 4.1.2: scales from 0.5 to 1.5); turns and colours.
 
 Scaling an image by s and cropping c x c from it is the same as cropping a window of side c/s from it and scaling that
 to c x c. The latter touches only the pixels that are used, and a JPEG need not be decoded outside the window. The
@@ -109,3 +109,51 @@ def crop_label(example: dict, crop_size: int) -> tf.Tensor:
     columns = tf.where(example["mirrored"], chosen[::-1, 1], chosen[:, 1])
     label = tf.transpose(tf.gather(tf.transpose(tf.gather(label, chosen[:, 0])), columns))
     return tf.ensure_shape(label, [crop_size, crop_size])
+
+
+def turn_crop(example: dict, draws: tf.Tensor, rotate_90: bool, vertical_flip: bool) -> dict:
+    """Turns a crop and its label by a right angle, or upside down: for pictures that have no up, as from above.
+
+    Args:
+        example: "image" is uint8 [S, S, 3], "label" uint8 [S, S].
+        draws: float32 [2], uniform in [0, 1): for the angle, for the flip.
+        rotate_90: whether crops are turned by 0, 90, 180 or 270 degrees, equally likely.
+        vertical_flip: whether half of the crops are flipped upside down.
+
+    Returns:
+        the example with both turned the same way.
+    """
+
+    def turn(pixels: tf.Tensor) -> tf.Tensor:
+        turned = pixels
+        if rotate_90:
+            turned = tf.image.rot90(turned, tf.cast(4 * draws[0], tf.int32))
+        if vertical_flip:
+            turned = tf.cond(draws[1] < 0.5, lambda: tf.reverse(turned, [0]), lambda: turned)
+        return tf.ensure_shape(turned, pixels.shape)
+
+    label = turn(example["label"][..., tf.newaxis])[..., 0]
+    return example | {"image": turn(example["image"]), "label": label}
+
+
+def jitter_colors(example: dict, draws: tf.Tensor, strength: float) -> dict:
+    """Changes brightness, contrast and saturation of an image, each by a factor in [1 - strength, 1 + strength].
+
+    In this order, as torchvision's ColorJitter defines them: the image is blended with black, with its mean grey, and
+    with its own grey picture (Rec. 601 luma).
+
+    Args:
+        example: "image" is uint8 [H, W, 3], RGB.
+        draws: float32 [3], uniform in [0, 1): one for each factor.
+        strength: in [0, 1].
+
+    Returns:
+        the example with its "image" changed; colours are rounded and kept in 0..255.
+    """
+    brightness, contrast, saturation = tf.unstack(1 + strength * (2 * draws - 1))
+    image = tf.clip_by_value(brightness * tf.cast(example["image"], tf.float32), 0, 255)
+    grey = tf.reduce_mean(tf.image.rgb_to_grayscale(image))
+    image = tf.clip_by_value(grey + contrast * (image - grey), 0, 255)
+    grey = tf.image.rgb_to_grayscale(image)
+    image = tf.clip_by_value(grey + saturation * (image - grey), 0, 255)
+    return example | {"image": tf.cast(tf.round(image), tf.uint8)}

@@ -1,8 +1,8 @@
 """The input pipelines: prepared TFRecords in, tensors for training and evaluation out.
 
 Everything random is a function of the seed and of the position in the stream of training examples (step * batch_size +
-place in the batch): the order of each epoch, and the scale, place and mirroring of each crop. So a run repeats exactly,
-a run that resumes at a step sees what it would have seen, and many hosts see together what one would have seen.
+place in the batch): the order of each epoch, and what each crop is made by. So a run repeats exactly, a
+run that resumes at a step sees what it would have seen, and many hosts see together what one would have seen.
 """
 
 import os
@@ -22,6 +22,8 @@ MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
 
 # A part of a split: "train", "train[60:]" or "<data set>:train".
 _PART = re.compile(r"(?:(?P<dataset>[^:\[\]]+):)?(?P<name>[^:\[\]]+)(?:\[(?P<first>-?\d*):(?P<end>-?\d*)\])?")
+# Added to the seed for what is drawn on request, so that the other draws stay those of the seed; beyond all seeds.
+_FURTHER_DRAWS = 2**32
 _ENCODED, _FILENAME, _MASK = "image/encoded", "image/filename", "image/segmentation/class/encoded"
 _FEATURES = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in (_ENCODED, _FILENAME, _MASK)}
 _FEATURES |= {f"image/{key}": tf.io.FixedLenFeature([], tf.int64, default_value=0) for key in ("height", "width")}
@@ -35,6 +37,9 @@ def training_pipeline(
     crop_size: int = 321,
     scales: tuple[float, ...] = (0.5, 1.5),
     mirror: bool = True,
+    rotate_90: bool = False,
+    vertical_flip: bool = False,
+    color_jitter: float = 0.0,
     seed: int = 0,
     start_step: int = 0,
     mean_color: tuple[float, float, float] = MEAN_COLOR,
@@ -50,6 +55,9 @@ def training_pipeline(
         crop_size: side of the crops, pixels.
         scales: two numbers: the random scale is uniform between them; any other number of them: it is one of these.
         mirror: whether half of the crops are mirrored.
+        rotate_90: whether crops are turned by 0, 90, 180 or 270 degrees.
+        vertical_flip: whether half of the crops are flipped upside down.
+        color_jitter: most by which brightness, contrast and saturation change, in [0, 1].
         seed: of everything random.
         start_step: the stream starts at this step, as if it had run up to it. Costs nothing.
         mean_color: RGB, rounded to whole numbers: fills crops that stand out of the image; their labels are 255 there.
@@ -83,10 +91,16 @@ def training_pipeline(
         example["label"] = tf.io.decode_png(example["mask"], channels=1)[..., 0]
         draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(seed, tf.int64), position]))
         example = augmentation.draw_window(example, draws, crop_size, tuple(scales), mirror)
-        return {
+        crop = {
             "image": augmentation.crop_image(example, crop_size, mean_color),
             "label": augmentation.crop_label(example, crop_size),
         }
+        if color_jitter or rotate_90 or vertical_flip:
+            key = tf.stack([tf.constant(_FURTHER_DRAWS + seed, tf.int64), position])
+            further = tf.random.stateless_uniform([5], key)
+            crop = augmentation.jitter_colors(crop, further[:3], color_jitter) if color_jitter else crop
+            crop = augmentation.turn_crop(crop, further[3:], rotate_90, vertical_flip)
+        return crop
 
     order = _shuffled(len(records), seed, start_step * batch_size).filter(is_ours)
     dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), records.read(order.map(lambda _, n: n)))

@@ -63,7 +63,8 @@ class StoredEvaluation:
                 raise UserError(
                     f"{path} and {image_counts_beside(path).name} are of different evaluations; evaluate again"
                 )
-        made_with = {"align_corners": True} | written["made_with"]  # Older versions knew nothing else.
+        # Older versions knew nothing else.
+        made_with = {"align_corners": True, "vertical_flip": False} | written["made_with"]
         return cls(path, made_with, images, mean_iou, counts, written.get("trimap", {}))
 
     def answers(self, wanted: Mapping[str, Any]) -> bool:

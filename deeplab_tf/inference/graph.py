@@ -1,5 +1,6 @@
 """The segmenter as a graph: images in, score maps, then labels, confidence or probabilities of every pixel."""
 
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -30,8 +31,11 @@ class SegmentationGraph:
         align_corners: whether score maps and scaled inputs lie on the grid of the method, corners aligned; else as in
             deeplab-pytorch, see `DeepLab.centred_score_map`, without tiles and padding.
 
+        vertical_flip: whether the network sees the image upside down too; beside the mirror, all four views.
+
     Attributes:
         channels: C of the score maps.
+        views: of each view the axes along which the images are reversed.
 
     Raises:
         UserError: the precision is not one of these.
@@ -46,12 +50,14 @@ class SegmentationGraph:
         precision: str | None = None,
         pad_to: int = 1,
         align_corners: bool = True,
+        vertical_flip: bool = False,
     ):
         if precision not in (None, *PRECISIONS):
             raise UserError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
         self._model = model
         self._scales = scales
-        self._mirror = mirror
+        sides = itertools.product([False, True] if vertical_flip else [False], [False, True] if mirror else [False])
+        self.views = [[axis for axis, flips in zip((1, 2), both, strict=True) if flips] for both in sides]
         self._tiling = tiling
         self._pad_to = pad_to
         self._precision = precision or model.compute_dtype
@@ -69,10 +75,10 @@ class SegmentationGraph:
             images: uint8 [B, H, W, 3], RGB.
 
         Returns:
-            float32 [B, V, h, w, C]; V is 2 with the mirror.
+            float32 [B, V, h, w, C]; V is the number of views.
         """
         weights = {} if self._constants else self._network.weights()  # once, not for every view and tile
-        views = (images, images[:, :, ::-1]) if self._mirror else (images,)
+        views = [tf.reverse(images, axes) if axes else images for axes in self.views]
         return tf.stack([self._view(view, weights) for view in views], axis=1)
 
     def _view(self, images: tf.Tensor, weights: Weights) -> tf.Tensor:
@@ -155,8 +161,12 @@ class SegmentationGraph:
     ) -> tf.Tensor:
         """The scores of `rows` pixel rows from `top` on (None: all), [B, rows, width, C]: the mean over the views."""
         rows = height if rows is None else rows
-        views = [self._at_pixels(score_maps[:, view], height, width, top, rows) for view in range(1 + self._mirror)]
-        return 0.5 * (views[0] + views[1][:, :, ::-1]) if self._mirror else views[0]
+        scores = []
+        for view, axes in enumerate(self.views):
+            first = height - top - rows if 1 in axes else top
+            of_view = self._at_pixels(score_maps[:, view], height, width, first, rows)
+            scores.append(tf.reverse(of_view, axes) if axes else of_view)
+        return tf.add_n(scores) / len(scores) if len(scores) > 1 else scores[0]
 
     def _at_pixels(self, score_map: tf.Tensor, height, width, top, rows) -> tf.Tensor:
         """One score map, float32 [B, h, w, C], at the pixels of those rows."""

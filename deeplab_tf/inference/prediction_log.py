@@ -29,6 +29,7 @@ def fingerprint(segmenter: Segmenter) -> str:
         repr(
             (config, segmenter.input_scale, segmenter.scales, crf, segmenter.mirror, tiling, segmenter.pad_to)
             + (() if segmenter.align_corners else ("corners not aligned",))
+            + (("vertical flip",) if segmenter.vertical_flip else ())
         ).encode()
     )
     return digest.hexdigest()

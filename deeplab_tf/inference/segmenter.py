@@ -77,6 +77,7 @@ class Segmenter:
         input_scale: images are scaled by it first, as in training (`Recipe.input_scale`), and the probabilities back.
         scales: of the network's input, whose score maps are fused by maximum (Sec. 3.2); None: the model's own.
         mirror: whether the network sees the mirrored image too; the scores of the two are averaged at every pixel.
+        vertical_flip: whether the network sees the image upside down too; beside `mirror`, all four views.
         tile_size: height and width, in pixels, of the tiles that larger images are cut into, so that the memory of the
             network does not grow with the image; None: no tiles. Rounded up to `Tiling`'s grid.
         tile_overlap: pixels by which tiles overlap and are blended, see `Tiling`.
@@ -108,6 +109,7 @@ class Segmenter:
         input_scale: float = 1.0,
         scales: Sequence[float] | None = None,
         mirror: bool = False,
+        vertical_flip: bool = False,
         tile_size: int | None = None,
         tile_overlap: int = 128,
         pad_to: int | None = None,
@@ -122,6 +124,7 @@ class Segmenter:
         self.input_scale = input_scale
         self.scales = model.scales if scales is None else check_scales(scales)
         self.mirror = mirror
+        self.vertical_flip = vertical_flip
         if pad_to and tile_size:
             raise UserError(f"--pad_to={pad_to}: images are cut into tiles (--tile_size={tile_size}), not padded")
         if not align_corners and (pad_to or tile_size):
@@ -134,7 +137,7 @@ class Segmenter:
 
         graph = self.graph(model.compute_dtype if fixed_weights else None)
         of_image = [
-            tf.TensorSpec([1, 2 if mirror else 1, None, None, graph.channels]),
+            tf.TensorSpec([1, len(graph.views), None, None, graph.channels]),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.int32),
         ]
@@ -147,7 +150,14 @@ class Segmenter:
     def graph(self, precision: str | None = None) -> SegmentationGraph:
         """The graph of this segmenter up to the CRF; see `SegmentationGraph` for the precision."""
         return SegmentationGraph(
-            self.model, self.scales, self.mirror, self.tiling, precision, self.pad_to or 1, self.align_corners
+            self.model,
+            self.scales,
+            self.mirror,
+            self.tiling,
+            precision,
+            self.pad_to or 1,
+            self.align_corners,
+            self.vertical_flip,
         )
 
     @classmethod
@@ -166,8 +176,8 @@ class Segmenter:
             crf: a CRF; or True for that of `<model_dir>/crf.json`, or the default one where there is no such file.
             scales: of the network's input; None: as in training.
             checkpoint: "latest", or "best", the one with the highest validation mean IoU.
-            **options: further ones of `Segmenter`: input_scale, mirror, tile_size, tile_overlap, pad_to,
-                align_corners; fixed_weights is true here.
+            **options: further ones of `Segmenter`: input_scale, mirror, vertical_flip, tile_size,
+                tile_overlap, pad_to, align_corners; fixed_weights is true here.
 
         Raises:
             UserError: the folder holds no run, or no checkpoint yet.
@@ -208,8 +218,8 @@ class Segmenter:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
 
         Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), input_scale, scales, mirror,
-        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to, align_corners, crf
-        (its parameters, or None).
+        vertical_flip, tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to,
+        align_corners, crf (its parameters, or None).
         """
         return {
             "checkpoint": self.checkpoint,
@@ -217,6 +227,7 @@ class Segmenter:
             "input_scale": self.input_scale,
             "scales": list(self.scales),
             "mirror": self.mirror,
+            "vertical_flip": self.vertical_flip,
             "tile_size": self.tiling and self.tiling.size,
             "tile_overlap": self.tiling and self.tiling.overlap,
             "pad_to": self.pad_to,
@@ -229,6 +240,7 @@ class Segmenter:
         parts = [f"{model.backbone} {model.head}", f"{model.num_classes} classes", f"scales {self.scales}"]
         parts += [f"input scale {self.input_scale:g}"] if self.input_scale != 1 else []
         parts += ["mirror"] if self.mirror else []
+        parts += ["vertical flip"] if self.vertical_flip else []
         parts += [f"tiles of {self.tiling.size} overlapping by {self.tiling.overlap}"] if self.tiling else []
         parts += [f"padded to {self.pad_to}"] if self.pad_to else []
         parts += [] if self.align_corners else ["corners not aligned"]

@@ -169,6 +169,17 @@ class Recipe:
         most=20,
     )
     mirror: bool = _training("bool", True, "Mirror training images at random.")
+    rotate_90: bool = _training(
+        "bool", False, "Turn training crops by 0, 90, 180 or 270 degrees at random, for pictures taken from above."
+    )
+    vertical_flip: bool = _training("bool", False, "Flip training crops upside down at random.")
+    color_jitter: float = _training(
+        "float",
+        0.0,
+        "Change brightness, contrast and saturation of training crops at random, by up to this fraction.",
+        least=0,
+        most=1,
+    )
     seed: int = _training(
         "integer",
         0,
@@ -249,6 +260,9 @@ class Recipe:
         most=8,
     )
     eval_mirror: bool = _inference("bool", False, "Average the scores of the image and of its mirror image.")
+    eval_vertical_flip: bool = _inference(
+        "bool", False, "Average the scores of the image and of itself upside down; beside --eval_mirror, of all four."
+    )
     tile_size: int | None = _inference(
         "integer",
         None,
@@ -307,6 +321,7 @@ class Recipe:
             "input_scale": self.input_scale,
             "scales": self.eval_scales,
             "mirror": self.eval_mirror,
+            "vertical_flip": self.eval_vertical_flip,
             "tile_size": self.tile_size,
             "tile_overlap": self.tile_overlap,
             "pad_to": self.pad_to,

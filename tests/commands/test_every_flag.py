@@ -118,7 +118,7 @@ for _file, _words in {
     "tests/datasets/test_own_annotations.py": "class_map ignore_label split_seed",
     "tests/data/test_pipeline.py": "crop_size",
     "tests/models/test_networks.py": "head",
-    "tests/inference/test_segmenter.py": "mirror scales tile_size pad_to",
+    "tests/inference/test_segmenter.py": "mirror vertical_flip scales tile_size pad_to",
     "tests/inference/test_align_corners.py": "align_corners",
     "tests/training/test_recipe.py": "max_steps batch_size scales profile_steps tile_size freeze",
     "tests/serving/test_export.py": "outputs precision",
@@ -187,7 +187,8 @@ def library(calls: Calls, monkeypatch) -> None:
         backbone="resnet101", head="aspp_l", output_stride=8, scales=(1.0,), average_pool=False, num_classes=2
     )
     segmenter = types.SimpleNamespace(
-        info=info, class_names=("a", "b"), model=model, mirror=False, scales=(1.0,), crf=None, save=calls.stub("save")
+        **{"info": info, "class_names": ("a", "b"), "model": model, "crf": None, "save": calls.stub("save")},
+        **{"mirror": False, "vertical_flip": False, "scales": (1.0,)},
     )
     evaluation = types.SimpleNamespace(table=lambda *args: "", images=3, seconds=1.0)
     path = pathlib.Path("x")

@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance
 
 from deeplab_tf import data
 from deeplab_tf.data import augmentation
 from deeplab_tf.data.decoding import decode_image
 from deeplab_tf.errors import UserError
+from tests.helpers import photograph
 
 
 def png(array):
@@ -191,6 +193,45 @@ def test_a_crop_is_the_scaled_image_cropped():
     assert np.abs(crop.numpy().astype(float) - whole)[1:-1, 1:-1].max() < 0.501  # rounding
     labels = tf.image.resize(image[..., :1], [135, 180], "nearest")[15:75, 30:90, 0]
     np.testing.assert_array_equal(label, labels)
+
+
+@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
+def test_colours_change_as_pillow_changes_them(name):
+    """One factor at a time; Pillow rounds in between."""
+    image = photograph(33, 41)
+    draws = np.full(3, 0.5, np.float32)
+    draws[["Brightness", "Contrast", "Color"].index(name)] = 0.9  # a factor of 1.4 at strength 0.5
+    found = augmentation.jitter_colors({"image": tf.constant(image)}, tf.constant(draws), 0.5)["image"].numpy()
+    expected = np.asarray(getattr(ImageEnhance, name)(Image.fromarray(image)).enhance(1.4))
+    assert np.abs(found.astype(int) - expected).max() <= 2 and np.abs(found.astype(int) - image).max() > 10
+
+
+@pytest.mark.parametrize(("angle", "flip"), [(0.1, 0.9), (0.3, 0.9), (0.6, 0.2), (0.9, 0.2)])
+def test_a_turned_crop_is_turned_with_its_label(angle, flip):
+    image = photograph(9, 9)
+    example = {"image": tf.constant(image), "label": tf.constant(image[..., 0])}
+    found = augmentation.turn_crop(example, tf.constant([angle, flip]), True, True)
+    expected = np.rot90(image, int(4 * angle))
+    expected = expected[::-1] if flip < 0.5 else expected
+    np.testing.assert_array_equal(found["image"], expected)
+    np.testing.assert_array_equal(found["label"], expected[..., 0])
+
+
+FURTHER = {"rotate_90": True, "vertical_flip": True, "color_jitter": 0.3}
+
+
+def test_turns_and_colours_leave_the_other_draws_and_resume(shapes_dir):
+    plain, turned = stream(shapes_dir, 4, crop_size=65), stream(shapes_dir, 4, crop_size=65, **FURTHER)
+    assert_same(stream(shapes_dir, 2, crop_size=65, start_step=2, **FURTHER), turned[2:])
+    found = set()
+    for step, other in zip(plain, turned, strict=True):
+        for label, turned_label in zip(step["label"], other["label"], strict=True):  # The same window.
+            turns = {(k, up): np.rot90(label[::up], k) for k in range(4) for up in (1, -1)}
+            found.add(next(turn for turn, labels in turns.items() if np.array_equal(labels, turned_label)))
+    assert len(found) > 4
+    for step, other in zip(plain, stream(shapes_dir, 4, crop_size=65, color_jitter=0.3), strict=True):
+        np.testing.assert_array_equal(step["label"], other["label"])
+        assert np.abs(step["image"].astype(int) - other["image"]).max() > 10
 
 
 def test_evaluation_yields_every_example_once_as_it_is(numbered):

@@ -69,6 +69,18 @@ def test_mirror_averages_the_scores_of_both_views(multi_scale, mirroring, photog
     np.testing.assert_array_equal(mirrored.probabilities[:, ::-1], result.probabilities)
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_vertical_flip_averages_all_views(multi_scale, photograph, mirror):
+    image = photograph(90, 65)
+    result = Segmenter(multi_scale.model, mirror=mirror, vertical_flip=True)(image)
+    sides = [(down, right) for down in (1, -1) for right in ((1, -1) if mirror else (1,))]
+    views = [logits(multi_scale.model, image[::down, ::right])[::down, ::right] for down, right in sides]
+    mean = sum(views) / len(views)
+    probabilities = tf.nn.softmax(mean).numpy()
+    np.testing.assert_allclose(result.probabilities, probabilities, atol=rounding(mean))
+    assert_labels(result.labels, probabilities, rounding(mean))  # They are made in bands of rows.
+
+
 @pytest.mark.parametrize("options", [{}, {"mirror": True}, {"tile_size": 65, "tile_overlap": 16}])
 def test_a_batch_gives_what_its_images_give_one_by_one(segmenter, photograph, options):
     segmenter = Segmenter(segmenter.model, **options)
@@ -180,6 +192,7 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
         "input_scale": 1.0,
         "scales": [1.0],
         "mirror": True,
+        "vertical_flip": False,
         "tile_size": 105,
         "tile_overlap": 16,
         "pad_to": None,
