@@ -61,6 +61,8 @@ VALUES = {
     "batch_size": ("2", "4"),
     "accumulation_steps": ("1", "2"),
     "random_scale": ("0.5,1.5", "1"),
+    "color_jitter": ("0.2", "0.4"),
+    "ema_decay": ("0.9", "0.99"),
     "tpu": ("a", "b"),
     "clip_norm": ("1", "4"),
     "class_weights": ("balanced", "weights.txt"),
