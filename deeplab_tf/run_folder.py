@@ -7,6 +7,7 @@
     validation.json     the scalars of every validation, by step
     crf.json            parameters of the dense CRF, once they are searched
     evaluation*.json    figures of an evaluation, with its counts by image and overlays*/; see `evaluation_name`
+    MODEL_CARD.md       data, classes, figures, licence and flags, for people; model_card.json for programs
     train/ validation/  TensorBoard's events
 
 TensorFlow is imported where a checkpoint is restored, and nowhere else.

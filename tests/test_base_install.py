@@ -22,7 +22,19 @@ _OF_EXTRAS = (
     *("pydensecrf", "pandas", "sklearn", "resource", "fcntl"),
 )
 _BASE_MODULES = (
-    *("beam", "classes", "compiling", "counts", "errors", "files", "flags", "parallel", "pictures", "run_folder"),
+    *(
+        "beam",
+        "classes",
+        "compiling",
+        "counts",
+        "errors",
+        "files",
+        "flags",
+        "model_card",
+        "parallel",
+        "pictures",
+        "run_folder",
+    ),
     *(
         "crf",
         "crf.check",

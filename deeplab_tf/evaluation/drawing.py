@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf import model_card
 from deeplab_tf import pictures as drawing
 from deeplab_tf.evaluation import trimap
 from deeplab_tf.evaluation.evaluating import STAGES, Evaluation, evaluate, filename_of
@@ -31,7 +32,7 @@ def evaluate_and_draw(
     """Evaluates; writes the figures and panels of the first examples to `model_dir`.
 
     `evaluation.json` holds all that was measured and what was evaluated, `evaluation_images.npz` the counts of each
-    image (`ImageCounts.load`), `overlays/` the panels.
+    image (`ImageCounts.load`), `overlays/` the panels. The model card of the run takes up the figures.
 
     Args:
         segmenter: as for `evaluate`.
@@ -59,6 +60,7 @@ def evaluate_and_draw(
     evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, made_with=made_with, on_example=save)
     evaluation.image_counts.save(model_dir / written.image_counts)
     evaluation.save(model_dir / written.figures)
+    model_card.update(model_dir)
     return evaluation
 
 

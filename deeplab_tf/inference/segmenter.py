@@ -90,6 +90,7 @@ class Segmenter:
 
     Attributes:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
+        model_dir: folder of the run that it comes from; likewise.
 
     Raises:
         UserError: the overlap does not fit the tiles, a scale is not positive, or the model has more than 256 classes,
@@ -134,6 +135,7 @@ class Segmenter:
         self.align_corners = align_corners
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
+        self.model_dir: pathlib.Path | None = None
 
         graph = self.graph(model.compute_dtype if fixed_weights else None)
         of_image = [
@@ -199,7 +201,7 @@ class Segmenter:
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **{"fixed_weights": True} | options)
-        segmenter.checkpoint = pathlib.Path(path).name
+        segmenter.checkpoint, segmenter.model_dir = pathlib.Path(path).name, model_dir
         if searched_for and searched_for.get("fingerprint") != segmenter.settings["fingerprint"]:
             print(
                 f"warning: {crf_file} was searched for another network ({searched_for.get('checkpoint')}, found "

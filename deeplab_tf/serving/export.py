@@ -3,11 +3,12 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from deeplab_tf import files
+from deeplab_tf import files, model_card
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.serving.encoded import check_size, decode_or_explain, decode_upright
 from deeplab_tf.serving.outputs import Outputs
@@ -123,6 +124,11 @@ def _mask_png(labels: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(labels[..., tf.newaxis])
 
 
+def write_card(folder: pathlib.Path, segmenter: Segmenter, export: Mapping[str, Any]) -> None:
+    """Writes the model card of an export; `export` says how it was made."""
+    model_card.write(folder, model_card.of_segmenter(segmenter) | {"export": dict(export)})
+
+
 def export_saved_model(
     segmenter: Segmenter,
     export_dir: str | os.PathLike,
@@ -138,7 +144,8 @@ def export_saved_model(
     package tensorflow-serving-api is installed, warm-up requests are with it.
 
     Args:
-        segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there.
+        segmenter: with `info`; `assets.extra/classes.json` takes names, colours and the ignore label from there. The
+            model card is beside it.
         export_dir: the model's base path for TF Serving.
         outputs: of "labels", "probabilities" and "confidence".
         precision: of the network: "float32", "bfloat16" or "float16"; default: that of the model. Scores,
@@ -163,6 +170,8 @@ def export_saved_model(
         tf.saved_model.save(module, str(aside), signatures=served.signatures(), options=options)
         write_warmup_requests(aside, served.signatures(), max_pixels)
         files.write_json(aside / "assets.extra" / "classes.json", segmenter.info.to_json())
+        settings = {"outputs": list(outputs), "precision": precision, "max_pixels": max_pixels}
+        write_card(aside / "assets.extra", segmenter, settings)
         versions = [int(entry.name) for entry in export_dir.iterdir() if entry.name.isdigit()]
         version = export_dir / str(max(versions, default=0) + 1)
         os.replace(aside, version)

@@ -12,7 +12,7 @@ import keras
 import orbit
 import tensorflow as tf
 
-from deeplab_tf import run_folder, weights
+from deeplab_tf import model_card, run_folder, weights
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data import catalogue, pipeline
 from deeplab_tf.errors import UserError
@@ -140,6 +140,8 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     validate = make_validate(segmenter, examples, overlays=recipe.overlays)
     loop.run(trainer, checkpoints, validate, model_dir, on_loop)
     checkpoints.clean_up()
+    if chief:
+        model_card.update(model_dir)
     return TrainingResult(
         steps=int(step.numpy()),
         seconds=time.monotonic() - started,

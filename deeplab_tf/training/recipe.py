@@ -251,6 +251,9 @@ class Recipe:
     overlays: int = _training(
         "integer", 4, "Validation images to draw in TensorBoard at every validation.", least=0, may_change=True
     )
+    license: str = _training(
+        "string", "", "Licence of the trained weights, for the model card, such as Apache-2.0.", may_change=True
+    )
 
     eval_scales: tuple[float, ...] | None = _inference(
         "numbers",

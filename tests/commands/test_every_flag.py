@@ -68,6 +68,7 @@ VALUES = {
     "class_weights": ("balanced", "weights.txt"),
     "hard_fraction": ("0.5", "1"),
     "profile_steps": ("1,2", "3,4"),
+    "license": ("MIT", "Apache-2.0"),
     "trimap_chart": ("a.svg", "b.svg"),
     "eval_scales": ("0.5", "1"),
     "tile_size": ("513", "1025"),

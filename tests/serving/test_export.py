@@ -187,6 +187,7 @@ def test_the_weights_are_stored_once(tmp_path):
     """However many scales, views and signatures there are."""
     segmenter = Segmenter(network((0.5, 0.75, 1.0)), info=info("camvid"), mirror=True)
     version = export_saved_model(segmenter, tmp_path)
+    assert "resnet_tiny, aspp_s" in (version / "assets.extra" / "MODEL_CARD.md").read_text()
     kernels = sum(weight.numpy().nbytes for weight in segmenter.model.network.weights)
     assert kernels < (version / "saved_model.pb").stat().st_size < 2 * kernels + 1_000_000
 
