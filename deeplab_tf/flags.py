@@ -263,6 +263,7 @@ _OTHERS = (
     _flag("scoring", "score_file", "string", None, "JSON file for everything measured."),
     _flag("cores", "cores", "integer", None, "Cores to use at most; default: all that the process may use.", least=1),
     _flag("weights", "output", "string", None, "Weight file to write, *.weights.h5."),
+    _flag("weights", "list", "bool", False, "List the public weight files by name, and do nothing else."),
     _flag("export", "export_dir", "string", None, "Folder of the SavedModel; every export adds a numbered version."),
     _flag(
         "export",
@@ -352,7 +353,7 @@ OBEYED = {
     "tools/compare.py": ("this", "other", "trimap_chart"),
     "tools/convert_weights.py": (
         *("model_dir", "dataset", "data_dir", "initial_weights", "seed", "output", *_NETWORK),
-        "eval_align_corners",
+        *("eval_align_corners", "weights_dir", "weights_key", "list"),
     ),
     "tools/reproduce.py": ("table", "dry_run", "data_dir", "raw_dir"),
     "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),

@@ -66,6 +66,7 @@ _NAME_PARTS = {
     "tile_size": "tiles{}",
     "tile_overlap": "overlap{}",
     "pad_to": "padded{}",
+    "eval_align_corners": "{}aligned",
 }
 EVALUATION_FLAGS = tuple(_NAME_PARTS)
 

@@ -5,6 +5,9 @@ python predict.py --model_dir=runs/released --input='photos/*.jpg' --output_dir=
 
 The file tells its network: backbone, head, classes, scales, colours, average pool. Flags of the network that are given
 win. A run has the classes of --dataset; without it 21 classes are taken as those of VOC 2012, and 19 as Cityscapes'.
+
+python tools/convert_weights.py --list                                           public weight files by name
+python tools/convert_weights.py deeplab_pytorch_vocaug --model_dir=runs/k        one of them, fetched if need be
 """
 
 import sys
@@ -17,13 +20,20 @@ _DATASETS_BY_CLASSES = {21: "voc2012", 19: "cityscapes"}
 
 
 def main() -> None:
-    """Loads --initial_weights, writes --output and, where --model_dir is given, a run."""
+    """Loads --initial_weights, writes --output and, where --model_dir is given, a run; or lists the catalogue."""
     from deeplab_tf import DeepLab, weights
 
+    if FLAGS.list:
+        print(weights.catalogue.as_text())
+        print(f"\nfolder       {weights.catalogue.folder(FLAGS.weights_dir)}")
+        return
+    if not FLAGS.initial_weights:
+        raise UserError("--initial_weights is missing: give a file or a name; --list shows the names")
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --model_dir=runs/x for a run, or --output=x.weights.h5, or both")
     given = {name: value for name, value in flags.model_options().items() if _is_given(name)}
-    source = weights.examine(FLAGS.initial_weights, given.get("backbone"))
+    options = {"weights_dir": FLAGS.weights_dir, "key": FLAGS.weights_key}
+    source = weights.examine(FLAGS.initial_weights, given.get("backbone"), **options)
     arguments = source.network | given
     needed = [name for name in ("backbone", "head") if name not in arguments]
     if needed:
@@ -33,7 +43,7 @@ def main() -> None:
         )
     info = _classes(arguments.get("num_classes"), source.kind)
     model = DeepLab(**{"num_classes": info.num_classes if info else None} | arguments)
-    report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed, overrule=tuple(given))
+    report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed, overrule=tuple(given), **options)
     print(f"network      {', '.join(f'{name}={value}' for name, value in arguments.items())}")
     print(report)
     if FLAGS.output:
@@ -49,12 +59,14 @@ def _is_given(name: str) -> bool:
 
 def _classes(num_classes: int | None, kind: str):
     """The data set whose classes a run has; None where only a weight file is written and none is needed."""
-    from deeplab_tf import data
+    from deeplab_tf import data, weights
 
-    name = FLAGS.dataset if _is_given("dataset") else _DATASETS_BY_CLASSES.get(num_classes)
+    entry = weights.catalogue.get(FLAGS.initial_weights)
+    named = entry.classes if entry else _DATASETS_BY_CLASSES.get(num_classes)
+    name = FLAGS.dataset if _is_given("dataset") else named
     if not FLAGS.model_dir and num_classes is not None:
         return None
-    if name is None:
+    if not name:
         found = f"a classifier for {num_classes} classes" if num_classes else "no classifier"
         raise UserError(
             f"{FLAGS.initial_weights} ({kind}) has {found}: give --dataset, the data set whose classes they are"
@@ -99,4 +111,4 @@ def _write_run(model, info, source, report) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         sys.argv[1] = f"--initial_weights={sys.argv[1]}"
-    flags.run(main, "tools/convert_weights.py", required=("initial_weights",), writes=("model_dir",))
+    flags.run(main, "tools/convert_weights.py", writes=("model_dir",))

@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
+import http.client
 import pathlib
 import tarfile
-import urllib.error
 import urllib.request
 import zlib
 
@@ -48,8 +48,9 @@ def fetch(archive: Archive, folder: pathlib.Path) -> None:
         return
     if not target.exists():
         with written_aside(target) as aside:
-            _download(archive, aside)
-    _check(archive, target)
+            download(archive.url, aside, f"; fetch it by other means into {folder} and try again")
+    changed = f"the download is damaged or the file at {archive.url} has changed"
+    check(target, archive.checksum, f"{changed}: remove it and try again")
     if archive.unpack:
         try:
             with tarfile.open(target) as tar:
@@ -61,27 +62,46 @@ def fetch(archive: Archive, folder: pathlib.Path) -> None:
     write_text(done, archive.checksum + "\n")
 
 
-def _download(archive: Archive, path: pathlib.Path) -> None:
+def download(url: str, path: pathlib.Path, advice: str = "") -> None:
+    """Downloads a file, with a progress bar, and checks that it came whole.
+
+    Args:
+        url: where it is.
+        path: where to write it.
+        advice: end of the message if it cannot be had.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
     try:
-        with urllib.request.urlopen(archive.url, timeout=60) as source, open(path, "wb") as file:
+        with urllib.request.urlopen(url, timeout=60) as source, open(path, "wb") as file:
             size = int(source.headers.get("Content-Length") or 0) or None
-            with tqdm.tqdm(total=size, desc=archive.filename, unit="B", unit_scale=True) as progress:
+            with tqdm.tqdm(total=size, desc=url.rsplit("/", 1)[1], unit="B", unit_scale=True) as progress:
                 while chunk := source.read(_CHUNK):
                     file.write(chunk)
                     progress.update(len(chunk))
-    except (OSError, urllib.error.URLError) as error:
-        raise UserError(
-            f"{archive.url}: cannot be downloaded ({getattr(error, 'reason', error)}); fetch it by other means into "
-            f"{path.parent} and try again"
-        ) from error
+            if size and file.tell() != size:
+                raise OSError(f"it ended after {file.tell()} of {size} bytes")
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{url}: cannot be downloaded ({reason}){advice}") from error
 
 
-def _check(archive: Archive, path: pathlib.Path) -> None:
-    algorithm, expected = archive.checksum.split(":")
+def check(path: pathlib.Path, checksum: str, cause: str) -> None:
+    """Refuses a file that is not what it should be.
+
+    Args:
+        path: of the file.
+        checksum: "md5:" or "sha256:" and hexadecimal digits of its content, the first ones at least; "": not known.
+        cause: of a difference, and what to do; the end of the message.
+
+    Raises:
+        UserError: its content has another checksum.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    if not expected:
+        return
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected:
-        raise UserError(
-            f"{path}: its {algorithm} is {found}, expected {expected}; the download is damaged or the file at "
-            f"{archive.url} has changed: remove it and try again"
-        )
+    if not found.startswith(expected):
+        raise UserError(f"{path}: its {algorithm} is {found}, expected {expected}; {cause}")

@@ -161,9 +161,7 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
         model = DeepLab.from_config(run_folder.read_description(model_dir)["model"])
     else:
-        model = build_model(recipe, num_classes)
-        if recipe.initial_weights:
-            report = weights.load(model, recipe.initial_weights, seed=recipe.seed)
+        model, report = initial_model(recipe, num_classes)
     frozen = weights.freeze(model, recipe.freeze)
     if chief and report:
         print(report)
@@ -172,13 +170,29 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     return model
 
 
+def initial_model(recipe: Recipe, num_classes: int) -> tuple[DeepLab, weights.LoadReport | None]:
+    """The network that a recipe names with its initial weights, and the report of these; None without any."""
+    model = build_model(recipe, num_classes)
+    if not recipe.initial_weights:
+        return model, None
+    overrule = () if recipe.average_pool is None else ("average_pool",)
+    options = _weight_options(recipe)
+    return model, weights.load(model, recipe.initial_weights, seed=recipe.seed, overrule=overrule, **options)
+
+
 def build_model(recipe: Recipe, num_classes: int) -> DeepLab:
     """The network that a recipe names, as its initial weights need it, with fresh weights."""
-    names = ("backbone", "head", "output_stride", "scales", "atrous", "average_pool", "dropout")
+    names = ("backbone", "head", "output_stride", "scales", "atrous", "dropout")
     options = {name: getattr(recipe, name) for name in names}
     options["batch_norm"] = None if recipe.batch_norm == "auto" else recipe.batch_norm
-    options |= weights.arguments_for(recipe.initial_weights, recipe.backbone, recipe.head, recipe.average_pool or None)
+    options |= weights.arguments_for(
+        recipe.initial_weights, recipe.backbone, recipe.head, recipe.average_pool, **_weight_options(recipe)
+    )
     return DeepLab(num_classes=num_classes, dtype=recipe.precision, **options)
+
+
+def _weight_options(recipe: Recipe) -> dict[str, str | None]:
+    return {"weights_dir": recipe.weights_dir, "key": recipe.weights_key}
 
 
 def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimizer:

@@ -49,6 +49,7 @@ def check_same_run(model_dir: str | os.PathLike, recipe: Recipe, dataset: str) -
         names.remove("max_steps")  # The updates made so far are the same for any number of them.
     then, now = Recipe.from_flags(flags), recipe
     pairs = {name: (getattr(then, name), getattr(now, name)) for name in names}
+    pairs["average_pool"] = tuple(map(bool, pairs["average_pool"]))  # Older versions wrote false where none was given.
     pairs["dataset"] = (flags.get("dataset", dataset), dataset)
     different = [
         f"--{name}={_as_flag(b)} (there: {_as_flag(a)})"

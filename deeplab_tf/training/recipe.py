@@ -122,12 +122,27 @@ class Recipe:
         "auto: frozen, but trainable in resnet_tiny.",
         choices=("auto", "frozen", "trainable", "sync"),
     )
-    average_pool: bool = _model(
-        "bool", False, "VGG-16: a 3x3 average pool after pool5, as in the LargeFOV release of 2015."
+    average_pool: bool | None = _model(
+        "bool",
+        None,
+        "VGG-16: a 3x3 average pool after pool5, as in the LargeFOV release of 2015; default: as the initial weights "
+        "were trained, else none.",
     )
     dropout: float = _model("float", 0.5, "VGG-16: dropout after fc6 and fc7.", least=0, most=0.99)
     initial_weights: str | None = _model(
-        "string", None, "Weights to start from: imagenet, a file, or the folder of a run or of checkpoints."
+        "string",
+        None,
+        "Weights to start from: imagenet, the name of a public file (tools/convert_weights.py --list), a file, or the "
+        "folder of a run or of checkpoints.",
+    )
+    weights_dir: str | None = _model(
+        "string",
+        None,
+        "Folder of public weight files; default: the environment's DEEPLAB_TF_WEIGHTS, else ~/.cache/deeplab_tf.",
+        may_change=True,
+    )
+    weights_key: str | None = _model(
+        "string", None, "PyTorch files that hold several sets of weights: which to read, such as model or ema_model."
     )
     freeze: str = _model("string", "none", "Layers that are not trained: none, backbone, or a pattern of their names.")
 

@@ -19,11 +19,13 @@ def network(backbone: str | None) -> dict:
     """The arguments of `DeepLab` that the ImageNet weights for a backbone need."""
     if backbone == "efficientnet_lite0":
         return dict(torch_files.EFFICIENTNET_LITE0)
-    if backbone not in _APPLICATIONS:
+    known = ", ".join((*_APPLICATIONS, "efficientnet_lite0"))
+    if backbone is None:
         raise UserError(
-            f"imagenet: there are no such weights for {backbone or 'an unnamed backbone'}; only for "
-            f"{', '.join(_APPLICATIONS)}, efficientnet_lite0"
+            f"imagenet: these are weights of several networks; say which one by backbone (--backbone): {known}"
         )
+    if backbone not in _APPLICATIONS:
+        raise UserError(f"imagenet: there are no such weights for {backbone}; only for {known}")
     style = {} if backbone == "vgg16" else {"block_style": "caffe"}
     return {"backbone": backbone, "preprocessing": "keras"} | style
 

@@ -1,6 +1,7 @@
 """`load`: one way in for the weights of all makers; `describe`: the network that they need."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -8,13 +9,16 @@ from typing import Any
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
-from deeplab_tf.weights import caffe, checkpoints, imagenet, keras_files, torch_files
+from deeplab_tf.weights import caffe, catalogue, checkpoints, imagenet, keras_files, torch_files
 from deeplab_tf.weights.assigning import prepare
 from deeplab_tf.weights.report import LoadReport
 from deeplab_tf.weights.source import Source
 from deeplab_tf.weights.vgg import calm_fresh_head
 
-KINDS = "imagenet, *.caffemodel, *.pth, *.weights.h5, *.keras, or a TensorFlow checkpoint or a folder of them"
+KINDS = (
+    "imagenet, a name of the catalogue (tools/convert_weights.py --list), *.caffemodel, *.pth, *.weights.h5, *.keras, "
+    "or a TensorFlow checkpoint or a folder of them"
+)
 # What belongs to the weights: a network that starts from them is built with these.
 _OF_THE_WEIGHTS = ("block_style", "preprocessing", "average_pool")
 
@@ -26,6 +30,8 @@ def load(
     seed: int = 0,
     batch_norm_epsilon: float | None = None,
     overrule: Sequence[str] = (),
+    weights_dir: str | os.PathLike | None = None,
+    key: str | None = None,
 ) -> LoadReport:
     """Brings weights into a model that is built as they need it; `describe` says how.
 
@@ -36,6 +42,8 @@ def load(
         model: the network to fill.
         source: what to load:
             "imagenet": keras.applications' weights for VGG-16, ResNet-50 or ResNet-101, downloaded by Keras;
+            a name of `weights.catalogue`, such as "deeplab_pytorch_vocaug": the public file in the folder of weights,
+                fetched if it is not there;
             "x.caffemodel": of the paper's authors, for VGG-16 and ResNet-101;
             "x.pth": deeplab-pytorch's; AdaptSegNet's, ADVENT's and DACS'; torchvision's ResNet-50, ResNet-101 and
                 VGG-16; VGG-16 by Caffe's names; EfficientNet-Lite0;
@@ -45,6 +53,9 @@ def load(
         seed: of the filters of fc6 and fc7 that the heads of VGG-16 with 1,024 filters draw from ImageNet's 4,096.
         batch_norm_epsilon: with which a Model Garden network was trained; None: read from its params.yaml, else 1e-3.
         overrule: names of arguments, such as "preprocessing", in which the model may differ from what the source tells.
+        weights_dir: folder of the public files; None: the environment's DEEPLAB_TF_WEIGHTS, else ~/.cache/deeplab_tf.
+        key: of the dict of weights to read in a PyTorch file that holds several, such as "ema_model" (DACS); None:
+            state_dict, model_state_dict, model or ema_model, the first one that is there.
 
     Returns:
         which layers were taken, left and initialised, printable.
@@ -58,18 +69,19 @@ def load(
         >>> print(deeplab_tf.weights.load(model, "train2_iter_20000.caffemodel"))
     """
     name = os.fspath(source)
-    with _reading(name, model.backbone, batch_norm_epsilon) as read:
+    with _reading(name, model.backbone, batch_norm_epsilon, weights_dir, key) as read:
         assignment = prepare(model, read, name, seed, overrule)
     report = assignment.apply()
     return calm_fresh_head(model, report)
 
 
-def describe(source: str | os.PathLike, backbone: str | None = None) -> dict[str, Any]:
+def describe(source: str | os.PathLike, backbone: str | None = None, **options: Any) -> dict[str, Any]:
     """The arguments of `DeepLab` that weights need, as far as they, or the family of files they belong to, tell them.
 
     Args:
         source: as for `load`.
         backbone: which of "imagenet"'s networks is meant; files tell theirs.
+        **options: weights_dir and key, as for `load`.
 
     Returns:
         some of backbone, head, num_classes, output_stride, scales, block_style, preprocessing and average_pool. Without
@@ -82,20 +94,25 @@ def describe(source: str | os.PathLike, backbone: str | None = None) -> dict[str
         >>> deeplab_tf.weights.describe("resnet101-5d3b4d8f.pth")
         {'backbone': 'resnet101', 'preprocessing': 'torch', 'block_style': 'pytorch'}
     """
-    return dict(examine(source, backbone).network)
+    return dict(examine(source, backbone, **options).network)
 
 
-def examine(source: str | os.PathLike, backbone: str | None = None) -> Source:
+def examine(
+    source: str | os.PathLike,
+    backbone: str | None = None,
+    weights_dir: str | os.PathLike | None = None,
+    key: str | None = None,
+) -> Source:
     """As `describe`, with what else the source tells: its kind, notes, CRF parameters; its arrays are not read."""
     name = os.fspath(source)
     if name == "imagenet":
         return Source("keras.applications", {}, imagenet.network(backbone))
-    with _reading(name, backbone, None) as read:
+    with _reading(name, backbone, None, weights_dir, key) as read:
         return read
 
 
 def arguments_for(
-    source: str | os.PathLike | None, backbone: str, head: str, average_pool: bool | None = None
+    source: str | os.PathLike | None, backbone: str, head: str, average_pool: bool | None = None, **options: Any
 ) -> dict[str, Any]:
     """The arguments that belong to weights, for those who choose the rest of the network themselves.
 
@@ -104,6 +121,7 @@ def arguments_for(
         backbone: of the network to be built.
         head: of the network to be built.
         average_pool: of the network to be built; None: as the weights say, else the default.
+        **options: weights_dir and key, as for `load`.
 
     Returns:
         some of block_style, preprocessing and average_pool, for `DeepLab`.
@@ -114,7 +132,7 @@ def arguments_for(
     given = {} if average_pool is None else {"average_pool": average_pool}
     if not source:
         return given
-    network = describe(source, backbone)
+    network = describe(source, backbone, **options)
     if network.get("backbone", backbone) != backbone:
         raise UserError(
             f"{os.fspath(source)} is of the backbone {network['backbone']}, not of {backbone}: "
@@ -140,11 +158,20 @@ def save(model: DeepLab, path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def _reading(name: str, backbone: str | None, batch_norm_epsilon: float | None) -> Iterator[Source]:
+def _reading(
+    name: str,
+    backbone: str | None,
+    batch_norm_epsilon: float | None,
+    weights_dir: str | os.PathLike | None,
+    key: str | None,
+) -> Iterator[Source]:
     """The source, whose numbers can be read inside the block. A reader that fails there becomes one line."""
     try:
         with contextlib.ExitStack() as stack:
-            yield _source(name, backbone, batch_norm_epsilon, stack)
+            entry = None if pathlib.Path(name).expanduser().exists() else catalogue.get(name)
+            path = catalogue.locate(entry, weights_dir) if entry else name
+            source = _source(os.fspath(path), backbone, batch_norm_epsilon, key, stack)
+            yield _as_catalogued(source, entry) if entry else source
     except UserError:
         raise
     except MemoryError:
@@ -156,7 +183,19 @@ def _reading(name: str, backbone: str | None, batch_norm_epsilon: float | None) 
         ) from error
 
 
-def _source(name: str, backbone: str | None, batch_norm_epsilon: float | None, stack: contextlib.ExitStack) -> Source:
+def _as_catalogued(source: Source, entry: catalogue.PublicFile) -> Source:
+    """A source with what the catalogue knows of its network beyond what the file tells."""
+    notes = [f"{entry.name}: {entry.trained}", *(note for note in source.notes if "head=" not in note)]
+    return dataclasses.replace(source, network=source.network | dict(entry.network), other_heads=(), notes=notes)
+
+
+def _source(
+    name: str,
+    backbone: str | None,
+    batch_norm_epsilon: float | None,
+    key: str | None,
+    stack: contextlib.ExitStack,
+) -> Source:
     """The reader for a source, by its name."""
     if name == "imagenet":
         return imagenet.read(backbone)
@@ -169,13 +208,13 @@ def _source(name: str, backbone: str | None, batch_norm_epsilon: float | None, s
     if path.is_dir():
         raise UserError(f"{path} is a folder without checkpoints; expected {KINDS}")
     if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder; expected {KINDS}")
+        raise UserError(f"{path}: there is no such file or folder; expected {KINDS}{catalogue.similar(name)}")
     if path.suffix == ".ckpt":  # of TensorFlow 1, in one file
         return checkpoints.read(str(path), batch_norm_epsilon)
     if path.suffix == ".caffemodel":
         return caffe.read(path)
     if path.suffix in (".pth", ".pt"):
-        return torch_files.read(path)
+        return torch_files.read(path, key)
     if path.suffix in (".h5", ".keras"):
         return keras_files.read(path, stack)
     raise UserError(f"{path}: files of this kind are not known; expected {KINDS}")

@@ -17,9 +17,21 @@ _ASPP_L = {f"fc1_c{i}": rate for i, rate in enumerate((6, 12, 18, 24))}
 _VGG_CONVOLUTIONS = ("1_1", "1_2", "2_1", "2_2", *(f"{stage}_{i}" for stage in (3, 4, 5) for i in (1, 2, 3)))
 
 
-def read(path: pathlib.Path) -> Source:
-    """Reads tensors, and nothing else: the file's pickled code is not run."""
-    found = _tensors(path)
+def read(path: pathlib.Path, key: str | None = None) -> Source:
+    """Reads tensors, and nothing else: the file's pickled code is not run.
+
+    Args:
+        path: of the file.
+        key: of the dict of tensors that is meant, where the file holds several; None: the first of the usual ones.
+    """
+    found, note = _tensors(path, key)
+    source = _recognised(found, path)
+    source.notes.extend(note)
+    return source
+
+
+def _recognised(found: dict[str, Array], path: pathlib.Path) -> Source:
+    """The tensors of a file as those of the network whose names they have."""
     tensors = {_PREFIXES.sub("", name): tensor for name, tensor in found.items()}
     if "base.layer1.conv1.conv.weight" in tensors or "layer1.conv1.conv.weight" in tensors:
         return _deeplab_pytorch(tensors, path)
@@ -36,24 +48,35 @@ def read(path: pathlib.Path) -> Source:
     )
 
 
-def _tensors(path: pathlib.Path) -> dict[str, Array]:
-    """The tensors of a state_dict by their names."""
-    content = torch_archive.load(path)
+def _tensors(path: pathlib.Path, key: str | None) -> tuple[dict[str, Array], list[str]]:
+    """The tensors of a state_dict by their names, and a note where the file holds further ones."""
+    content, notes = torch_archive.load(path), []
+    if key is not None:
+        keys = [name for name, value in content.items() if isinstance(value, dict)] if isinstance(content, dict) else []
+        if key not in keys:
+            raise UserError(
+                f"{path}: it holds no weights called {key!r}; found {', '.join(map(str, keys)) or 'one set'}"
+            )
+        content = content[key]
     for _ in range(4):  # A wrapper within a wrapper, but no circle of them.
         if not isinstance(content, dict):
             raise UserError(f"{path}: found a {type(content).__name__}, expected a dict of tensors (a state_dict)")
         if any(isinstance(value, torch_archive.Tensor) for value in content.values()):
             break
-        wrapped = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if wrapped is None:
+        wrappers = [name for name in _WRAPPERS if isinstance(content.get(name), dict)]
+        if not wrappers:
             names = ", ".join(map(str, list(content)[:6]))
             raise UserError(f"{path}: found {names or 'nothing'}, expected a dict of tensors (a state_dict)")
-        content = wrapped
-    return {
+        if len(wrappers) > 1:
+            others = " and ".join(wrappers[1:])
+            notes.append(f"its {wrappers[0]} is read, not its {others}: --weights_key={wrappers[1]} reads that")
+        content = content[wrappers[0]]
+    tensors = {
         str(name): Array(value.shape, value.numpy)
         for name, value in content.items()
         if isinstance(value, torch_archive.Tensor) and not str(name).endswith("num_batches_tracked")
     }
+    return tensors, notes
 
 
 def _deeplab_pytorch(tensors: dict[str, Array], path: pathlib.Path) -> Source:
@@ -157,6 +180,10 @@ def _vgg(tensors: dict[str, Array], path: pathlib.Path) -> Source:
         theirs = {f"features.{i}": f"conv{n}" for i, n in zip(convolutions, _VGG_CONVOLUTIONS, strict=False)}
         theirs |= {"classifier.0": "fc6", "classifier.3": "fc7"}
         kind, colors = "torchvision's VGG-16", "torch"
+        if any(name.startswith("classifier.conv2d_list.") for name in tensors):
+            raise UserError(
+                f"{path}: AdaptSegNet's VGG-16, with fc6 and fc7 before one ASPP; there is no such network here"
+            )
         if any(name.startswith("features.1.") for name in tensors):
             raise UserError(f"{path}: a VGG-16 with batch norm; there is no such network here")
     layers = _renamed(tensors, theirs)

@@ -55,6 +55,8 @@ VALUES = {
     "scales": ("1", "0.5,1"),
     "dropout": ("0.1", "0.2"),
     "initial_weights": ("x.h5", "y.h5"),
+    "weights_dir": ("w1", "w2"),
+    "weights_key": ("model", "ema_model"),
     "input_scale": ("0.5", "1"),
     "freeze": ("none", "backbone"),
     "crop_size": ("65", "129"),

@@ -102,6 +102,11 @@ def test_classifiers_of_several_layers_are_refused(tmp_path):
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(UserError, match="classifiers are of several layers"):
         weights.describe(tmp_path / "x.pth")
+    torch.save(
+        {f"{name}.weight": torch.zeros(1) for name in ("features.0", "classifier.conv2d_list.0")}, tmp_path / "y.pth"
+    )
+    with pytest.raises(UserError, match="AdaptSegNet's VGG-16"):
+        weights.describe(tmp_path / "y.pth")
 
 
 @pytest.mark.parametrize("version", [1, 2])

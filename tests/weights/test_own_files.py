@@ -1,5 +1,7 @@
 """Our own files: everything back, or all but a classifier for other classes; and nothing when they are broken."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from deeplab_tf import DeepLab, weights
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import Segmenter
+from deeplab_tf.training import Recipe, write_config
+from deeplab_tf.training.assembly import initial_model
+from deeplab_tf.training.config import check_same_run
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 65, 73, 3), dtype=np.uint8)
 THEIRS = {"scales": (1.0,), "block_style": "pytorch", "preprocessing": "keras"}  # of the fixture `tiny`
@@ -152,3 +157,26 @@ def test_files_are_written_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="must end in .weights.h5"):
         weights.save(tiny, tmp_path / "x.h5")
+
+
+def test_the_average_pool_of_the_weights_is_overruled_by_a_recipe_that_says_so(tmp_path):
+    pooled = DeepLab("vgg16", "large_fov", 3, scales=(1.0,), average_pool=True)
+    path = tmp_path / "x.weights.h5"
+    weights.save(pooled, path)
+    for asked, expected in ((None, True), (True, True), (False, False)):
+        recipe = Recipe(
+            backbone="vgg16", head="large_fov", scales=(1.0,), initial_weights=str(path), average_pool=asked
+        )
+        model = initial_model(recipe, 3)[0]
+        assert model.average_pool is expected
+        np.testing.assert_array_equal(model.network.get_layer("fc6").bias, pooled.network.get_layer("fc6").bias)
+
+
+def test_a_run_of_an_older_version_that_named_no_pool_goes_on(tmp_path):
+    recipe = Recipe(backbone="resnet_tiny", head="linear")
+    write_config(tmp_path, tmp_path, "shapes", recipe)
+    config = tmp_path / "config.flags"
+    config.write_text(config.read_text() + "--average_pool=false\n")
+    check_same_run(tmp_path, recipe, "shapes")
+    with pytest.raises(UserError, match="average_pool"):
+        check_same_run(tmp_path, dataclasses.replace(recipe, average_pool=True), "shapes")
