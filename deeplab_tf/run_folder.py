@@ -164,19 +164,27 @@ def restore_newest(checkpoint: Any, paths: Iterable[str]) -> str | None:
     return None
 
 
-def write_description(model_dir: str | os.PathLike, model: Mapping[str, Any], classes: Mapping[str, Any]) -> None:
+def write_description(
+    model_dir: str | os.PathLike,
+    model: Mapping[str, Any],
+    classes: Mapping[str, Any],
+    train_masks: Mapping[str, Any] | None = None,
+) -> None:
     """Writes what a segmenter needs besides a checkpoint.
 
     Args:
         model_dir: folder of the run.
         model: the network's configuration (`DeepLab.get_config`).
         classes: {"name", "class_names", "palette", "ignore_label"} of the data set, in terms of JSON.
+        train_masks: what was trained on in place of the data set's own masks (`TrainMasks.description`), if anything.
     """
-    files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, {"model": dict(model), "classes": dict(classes)})
+    content = {"model": dict(model), "classes": dict(classes)}
+    content |= {"train_masks": dict(train_masks)} if train_masks else {}
+    files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, content)
 
 
 def read_description(model_dir: str | os.PathLike) -> dict[str, Any]:
-    """The description of a run's network, as `write_description` wrote it: {"model", "classes"}.
+    """The description of a run's network, as `write_description` wrote it: {"model", "classes"}, perhaps "train_masks".
 
     Raises:
         UserError: the folder holds no run, or the file is damaged.

@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = exports(
         "deeplab_tf.classes": ("DatasetInfo",),
         "deeplab_tf.data.catalogue": ("info", "prepared_directory"),
         "deeplab_tf.data.preparation": ("prepare",),
-        "deeplab_tf.data.pipeline": ("training_pipeline", "evaluation_pipeline", "split_size"),
+        "deeplab_tf.data.train_masks": ("TrainMasks", "prepare_train_masks"),
+        "deeplab_tf.data.pipeline": ("training_pipeline", "evaluation_pipeline"),
+        "deeplab_tf.data.splits": ("split_size",),
     },
 )

@@ -6,27 +6,21 @@ run that resumes at a step sees what it would have seen, and many hosts see toge
 """
 
 import os
-import pathlib
-import re
 
-import numpy as np
 import tensorflow as tf
 
 from deeplab_tf.classes import IGNORE_LABEL
-from deeplab_tf.data import augmentation, catalogue
+from deeplab_tf.data import augmentation
 from deeplab_tf.data.decoding import decode_image
-from deeplab_tf.data.records import Records, record_files
+from deeplab_tf.data.records import Records
+from deeplab_tf.data.splits import open_split, parse_record
+from deeplab_tf.data.train_masks import TrainMasks
 from deeplab_tf.errors import UserError
 
 MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
 
-# A part of a split: "train", "train[60:]" or "<data set>:train".
-_PART = re.compile(r"(?:(?P<dataset>[^:\[\]]+):)?(?P<name>[^:\[\]]+)(?:\[(?P<first>-?\d*):(?P<end>-?\d*)\])?")
 # Added to the seed for what is drawn on request, so that the other draws stay those of the seed; beyond all seeds.
 _FURTHER_DRAWS = 2**32
-_ENCODED, _FILENAME, _MASK = "image/encoded", "image/filename", "image/segmentation/class/encoded"
-_FEATURES = {key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in (_ENCODED, _FILENAME, _MASK)}
-_FEATURES |= {f"image/{key}": tf.io.FixedLenFeature([], tf.int64, default_value=0) for key in ("height", "width")}
 
 
 def training_pipeline(
@@ -45,6 +39,7 @@ def training_pipeline(
     mean_color: tuple[float, float, float] = MEAN_COLOR,
     num_shards: int = 1,
     shard_index: int = 0,
+    masks: TrainMasks | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of randomly scaled, cropped and mirrored examples.
 
@@ -63,6 +58,7 @@ def training_pipeline(
         mean_color: RGB, rounded to whole numbers: fills crops that stand out of the image; their labels are 255 there.
         num_shards: number of hosts that share each batch; must divide `batch_size`.
         shard_index: which of them this is. Host h gets places [h*b, (h+1)*b) of each batch, b = batch_size/num_shards.
+        masks: replace the split's own (`prepare_train_masks`).
 
     Returns:
         an infinite dataset of {"image": uint8 [b, crop_size, crop_size, 3] RGB, "label": uint8 [b, crop_size,
@@ -78,7 +74,7 @@ def training_pipeline(
         )
     if not scales or min(scales) <= 0:
         raise UserError(f"scales must be positive numbers, got {scales}")
-    records = _open(directory, split)
+    records, replaced = _with_masks(open_split(directory, split), masks)
     if not len(records):
         raise UserError(f"{directory}: split {split!r} has no examples; expected some to train on")
     share = batch_size // num_shards
@@ -86,8 +82,8 @@ def training_pipeline(
     def is_ours(position, number):
         return position % batch_size // share == shard_index
 
-    def example_at(position, record):
-        example = _parsed(record)
+    def example_at(position, record, *mask):
+        example = parse_record(record, *mask)
         example["label"] = tf.io.decode_png(example["mask"], channels=1)[..., 0]
         draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(seed, tf.int64), position]))
         example = augmentation.draw_window(example, draws, crop_size, tuple(scales), mirror)
@@ -103,7 +99,9 @@ def training_pipeline(
         return crop
 
     order = _shuffled(len(records), seed, start_step * batch_size).filter(is_ours)
-    dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), records.read(order.map(lambda _, n: n)))
+    numbers = order.map(lambda _, number: number)
+    contents = [source.read(numbers) for source in (records, *replaced)]
+    dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), *contents)
     dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
 
@@ -132,11 +130,11 @@ def evaluation_pipeline(
     Raises:
         UserError: the directory or the split is missing or damaged.
     """
-    records = _open(directory, split)
+    records = open_split(directory, split)
     count = len(records) if limit is None else min(limit, len(records))
 
     def example_at(record):
-        read = _parsed(record)
+        read = parse_record(record)
         image = decode_image(read["encoded"])
         label = tf.cond(
             read["mask"] == "",
@@ -150,99 +148,36 @@ def evaluation_pipeline(
     return dataset.with_options(_options()).prefetch(2)
 
 
-def label_pipeline(directory: str | os.PathLike, split: str) -> tf.data.Dataset:
+def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks | None = None) -> tf.data.Dataset:
     """One pass over the labels of a split, without decoding the images: uint8 [H, W] each, in the records' order.
 
     Args:
         directory: a prepared data set (`prepared_directory`).
         split: a split of it, a slice of one, or several joined by "+".
+        masks: replace the split's own (`prepare_train_masks`).
 
     Raises:
         UserError: the directory or the split is missing or damaged.
     """
-    records = _open(directory, split)
+    records, replaced = _with_masks(open_split(directory, split), masks)
 
-    def label_at(record):
-        read = _parsed(record)
+    def label_at(record, *mask):
+        read = parse_record(record, *mask)
         return tf.cond(
             read["mask"] == "",
             lambda: tf.fill(tf.stack([read["height"], read["width"]]), tf.constant(IGNORE_LABEL, tf.uint8)),
             lambda: tf.io.decode_png(read["mask"], channels=1)[..., 0],
         )
 
-    dataset = records.read(tf.data.Dataset.range(len(records)))
+    numbers = tf.data.Dataset.range(len(records))
+    dataset = tf.data.Dataset.zip(*(source.read(numbers) for source in (records, *replaced)))
     dataset = dataset.map(label_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
 
-def split_size(directory: str | os.PathLike, split: str) -> int:
-    """Number of examples of a split, as the pipelines read it.
-
-    Raises:
-        UserError: the directory or the split is missing or damaged.
-    """
-    return len(_open(directory, split))
-
-
-def _open(directory: str | os.PathLike, split: str) -> Records:
-    """The records of a split, or of several joined by "+", each record once.
-
-    A part may be a slice, "train[60:]", as TFDS writes it: of the numbers of its records, whose order was drawn when
-    the data set was prepared and is the same on every machine. "<data set>:<split>" is of another data set beside this
-    one: "train+cityscapes/coarse:train_extra" has fine and coarse annotations in one training (Sec. 4.4).
-    """
-    parts = [_part(directory, part) for part in split.split("+")]
-    records = Records(list(dict.fromkeys(path for paths, _ in parts for path in paths)))
-    numbers = np.concatenate([records.numbers_of(paths)[window] for paths, window in parts])
-    return records.chosen(list(dict.fromkeys(numbers.tolist())))
-
-
-def _part(directory: str | os.PathLike, part: str) -> tuple[list[str], slice]:
-    """The record files of one part of a split, and which of their records are meant."""
-    match = _PART.fullmatch(part)
-    if not match:
-        raise UserError(f"split {part!r}: expected a name such as train, train[60:], train[:60] or <data set>:train")
-    first, end = (int(match[name]) if match[name] else None for name in ("first", "end"))
-    if match["dataset"]:
-        directory = _beside(directory, match["dataset"])
-    return _split_files(directory, match["name"]), slice(first, end)
-
-
-def _split_files(directory: str | os.PathLike, split: str) -> list[str]:
-    """The record files of a split, or of one that stands for several."""
-    files = record_files(directory)
-    metadata_file = os.path.join(directory, "metadata.json")
-    unions = catalogue.read_metadata(directory)["unions"] if os.path.exists(metadata_file) else {}
-    unions = {name: parts for name, parts in unions.items() if all(part in files for part in parts)}
-    parts = unions.get(split, [split])
-    missing = [part for part in parts if part not in files]
-    if missing:
-        raise UserError(f"{directory}: no split {missing[0]!r}; it has {', '.join([*files, *unions])}")
-    return [path for part in parts for path in files[part]]
-
-
-def _beside(directory: str | os.PathLike, dataset: str) -> str:
-    """The directory of another data set that is prepared in the same data_dir, with the same classes."""
-    own = catalogue.read_info(directory)
-    data_dir = pathlib.Path(directory).parents[own.name.count("/") + 1]
-    other = catalogue.prepared_directory(dataset, data_dir)
-    if catalogue.read_info(other).class_names != own.class_names:
-        raise UserError(
-            f"split {dataset}:...: the classes of {dataset!r} are not those of {own.name!r}, so they cannot be joined"
-        )
-    return other
-
-
-def _parsed(record: tf.Tensor) -> dict:
-    """The contents of a record: "encoded" (the image), "mask", "filename", "height", "width"."""
-    parsed = tf.io.parse_single_example(record, _FEATURES)
-    return {
-        "encoded": parsed[_ENCODED],
-        "mask": parsed[_MASK],
-        "filename": parsed[_FILENAME],
-        "height": parsed["image/height"],
-        "width": parsed["image/width"],
-    }
+def _with_masks(records: Records, masks: TrainMasks | None) -> tuple[Records, list[Records]]:
+    """The examples to read, and the records of the masks that replace theirs, if there are any."""
+    return (records, []) if masks is None else (records.chosen(masks.numbers), [Records([masks.records])])
 
 
 def _shuffled(count: int, seed: int, start: int) -> tf.data.Dataset:

@@ -91,6 +91,8 @@ class Segmenter:
     Attributes:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
         model_dir: folder of the run that it comes from; likewise.
+        train_masks: the masks that the network was trained on, where they were not the data set's own
+            (`TrainMasks.description`); else None.
 
     Raises:
         UserError: the overlap does not fit the tiles, a scale is not positive, or the model has more than 256 classes,
@@ -136,6 +138,7 @@ class Segmenter:
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
         self.model_dir: pathlib.Path | None = None
+        self.train_masks: dict[str, Any] | None = None
 
         graph = self.graph(model.compute_dtype if fixed_weights else None)
         of_image = [
@@ -202,6 +205,7 @@ class Segmenter:
         info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **{"fixed_weights": True} | options)
         segmenter.checkpoint, segmenter.model_dir = pathlib.Path(path).name, model_dir
+        segmenter.train_masks = content.get("train_masks")
         if searched_for and searched_for.get("fingerprint") != segmenter.settings["fingerprint"]:
             print(
                 f"warning: {crf_file} was searched for another network ({searched_for.get('checkpoint')}, found "
@@ -219,13 +223,15 @@ class Segmenter:
     def settings(self) -> dict[str, Any]:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
 
-        Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), input_scale, scales, mirror,
-        vertical_flip, tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to,
-        align_corners, crf (its parameters, or None).
+        Keys: checkpoint (its name, or None), fingerprint (of the network and its weights), train_masks (what it was
+        trained on in place of the data set's own masks, or None), input_scale, scales, mirror, vertical_flip,
+        tile_size and tile_overlap (as used, rounded up to the grid; None without tiles), pad_to, align_corners, crf
+        (its parameters, or None).
         """
         return {
             "checkpoint": self.checkpoint,
             "fingerprint": run_folder.fingerprint(self.model),
+            "train_masks": self.train_masks,
             "input_scale": self.input_scale,
             "scales": list(self.scales),
             "mirror": self.mirror,
@@ -251,7 +257,7 @@ class Segmenter:
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
-        run_folder.write_description(model_dir, self.model.get_config(), self.info.to_json())
+        run_folder.write_description(model_dir, self.model.get_config(), self.info.to_json(), self.train_masks)
 
     def save(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` reads: the description and the weights, as a checkpoint. For weights from elsewhere."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from deeplab_tf import model_card, run_folder, weights
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.data import catalogue, pipeline
+from deeplab_tf.data.train_masks import TrainMasks, prepare_train_masks
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation.validation import make_validate
 from deeplab_tf.inference import Segmenter
@@ -121,8 +122,10 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         checkpoints.restore()
     first_step = int(step.numpy())
     check_same_step(first_step, strategy, model_dir)
+    masks = _train_masks(model_dir, directory, recipe, chief)
 
     segmenter = Segmenter(model, info=info, **recipe.inference_options())
+    segmenter.train_masks = masks and masks.description
     examples = pipeline.evaluation_pipeline(directory, recipe.val_split, limit=recipe.eval_limit)
     if chief:
         write_config(model_dir, _data_dir(directory, info.name), info.name, recipe)
@@ -130,11 +133,11 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     trainer = loop.DeepLabTrainer(
         model,
         optimizer,
-        distributed(_batches(directory, recipe, first_step), recipe.batch_size, strategy),
+        distributed(_batches(directory, recipe, first_step, masks), recipe.batch_size, strategy),
         step=step,
         strategy=strategy,
         recipe=recipe,
-        class_weights=_class_weights(directory, info, recipe),
+        class_weights=_class_weights(directory, info, recipe, masks),
         ignore_label=info.ignore_label,
     )
     validate = make_validate(segmenter, examples, overlays=recipe.overlays)
@@ -150,6 +153,23 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         best_checkpoint=run_folder.best_checkpoint(model_dir),
         best_mean_iou=run_folder.read_best(model_dir).get("mean_iou"),
     )
+
+
+def _train_masks(model_dir: pathlib.Path, directory, recipe: Recipe, chief: bool) -> TrainMasks | None:
+    """The masks that replace those of the training split; the same ones for the whole of a run."""
+    if not recipe.train_masks:
+        return None
+    masks = prepare_train_masks(directory, recipe.train_split, recipe.train_masks, missing=recipe.train_masks_missing)
+    if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
+        then = run_folder.read_description(model_dir).get("train_masks", {}).get("fingerprint")
+        if then != masks.description["fingerprint"]:
+            raise UserError(
+                f"--train_masks={recipe.train_masks}: the masks there have changed since the run in {model_dir} began; "
+                "give another --model_dir to train on these"
+            )
+    if chief:
+        print(masks)
+    return masks
 
 
 def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: bool) -> DeepLab:
@@ -213,7 +233,9 @@ def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimize
     return optimizer
 
 
-def _batches(directory, recipe: Recipe, first_step: int) -> Callable[[int, int], tf.data.Dataset]:
+def _batches(
+    directory, recipe: Recipe, first_step: int, masks: TrainMasks | None
+) -> Callable[[int, int], tf.data.Dataset]:
     """(host, number of hosts) -> this host's part of the batches from `first_step` on."""
     return lambda host, hosts: pipeline.training_pipeline(
         directory,
@@ -227,14 +249,15 @@ def _batches(directory, recipe: Recipe, first_step: int) -> Callable[[int, int],
         color_jitter=recipe.color_jitter,
         seed=recipe.seed,
         start_step=first_step,
+        masks=masks,
         num_shards=hosts,
         shard_index=host,
     )
 
 
-def _class_weights(directory, info: DatasetInfo, recipe: Recipe) -> list[float] | None:
+def _class_weights(directory, info: DatasetInfo, recipe: Recipe, masks: TrainMasks | None) -> list[float] | None:
     if recipe.class_weights == "balanced":
-        labels = pipeline.label_pipeline(directory, recipe.train_split)
+        labels = pipeline.label_pipeline(directory, recipe.train_split, masks)
         return balanced_class_weights(labels, info.num_classes, info.ignore_label)
     return read_class_weights(recipe.class_weights, info.class_names) if recipe.class_weights else None
 

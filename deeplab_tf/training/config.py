@@ -6,7 +6,7 @@ from deeplab_tf import run_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.training.recipe import Recipe, fields
 
-_FILES = ("initial_weights", "class_weights")  # Settings that may name a file.
+_FILES = ("initial_weights", "class_weights", "train_masks")  # Settings that may name a file.
 _WORDS = ("imagenet", "balanced")  # Their values that do not.
 
 

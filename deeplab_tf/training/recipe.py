@@ -82,6 +82,14 @@ class Recipe:
         "train",
         "Split to train on, or a slice, train[60:], or several joined by '+'; of other data sets too: set:split.",
     )
+    train_masks: str | None = _data(
+        "string",
+        None,
+        "Folder of masks, PNGs named as the images, that replace those of the training split: pseudo labels.",
+    )
+    train_masks_missing: str = _data(
+        "enum", "error", "Images without a mask in --train_masks: an error, or left out.", choices=("error", "skip")
+    )
     val_split: str = _data("string", "val", "Split to validate and evaluate on.", may_change=True)
 
     input_scale: float = _data(

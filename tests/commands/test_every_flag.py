@@ -49,6 +49,7 @@ VALUES = {
     "val_fraction": ("0.1", "0.2"),
     "beam_pipeline_options": ("runner=A", "runner=B"),
     "train_split": ("train", "val"),
+    "train_masks": ("masks1", "masks2"),
     "val_split": ("val", "test"),
     "head": ("aspp_s", "aspp_l"),
     "output_stride": ("8", "16"),

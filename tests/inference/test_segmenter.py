@@ -189,6 +189,7 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
     assert other.settings == {
         "checkpoint": None,
         "fingerprint": segmenter.settings["fingerprint"],
+        "train_masks": None,
         "input_scale": 1.0,
         "scales": [1.0],
         "mirror": True,

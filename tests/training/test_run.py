@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
+from deeplab_tf.inference import Segmenter
 from deeplab_tf.training import Recipe, assembly, loop
 from tests.training import toy
 from tests.training.toy import trained
@@ -47,6 +48,26 @@ def test_the_release_s_losses_are_taken(tmp_path):
     for name, options in {"a": {"loss_normalization": "image"}, "b": {"interpolated_losses": True}}.items():
         other, _ = trained(tmp_path / name, **scales | options)
         assert 1e-3 * np.abs(plain).max() < np.abs(other - plain).max() < np.abs(plain).max(), name
+
+
+def test_the_masks_of_a_folder_are_trained_on_and_the_run_says_so(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number in range(toy.IMAGES):
+        label = np.random.default_rng(number).integers(0, 3, (toy.SIDE, toy.SIDE)).astype(np.uint8)
+        tf.io.write_file(str(tmp_path / f"masks/{number}.png"), tf.io.encode_png(label[..., None]))
+    settings = {"max_steps": 2, "train_masks": str(tmp_path / "masks")}
+    own, _ = trained(tmp_path / "own", max_steps=2)
+    other, _ = trained(tmp_path / "other", **settings)
+    assert np.abs(own - other).max() > 1e-3 * np.abs(own).max()
+    made_of = Segmenter.load(tmp_path / "other").settings["train_masks"]
+    assert made_of["images"] == toy.IMAGES and made_of["folder"] == str(tmp_path / "masks")
+    assert Segmenter.load(tmp_path / "own").settings["train_masks"] is None
+    trained(tmp_path / "other", **settings)  # is finished, and may be asked for again
+    with pytest.raises(UserError, match="run with other flags: --train_masks=not given"):
+        trained(tmp_path / "other", max_steps=2)
+    (tmp_path / "masks/3.png").write_bytes((tmp_path / "masks/4.png").read_bytes())
+    with pytest.raises(UserError, match="the masks there have changed since the run in .*other began"):
+        trained(tmp_path / "other", **settings)
 
 
 def test_it_learns_validates_and_keeps_the_best(tmp_path):
