@@ -224,7 +224,7 @@ def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimize
         schedule,
         momentum=recipe.momentum,
         coupled_weight_decay=recipe.weight_decay,
-        multipliers=caffe_multipliers(model, recipe.classifier_multiplier),
+        multipliers=caffe_multipliers(model, recipe.classifier_multiplier, recipe.fast_layers),
         global_clipnorm=recipe.clip_norm,
     )
     if recipe.precision == "mixed_float16":

@@ -1,9 +1,12 @@
 """Caffe's SGD, which the paper trained with: coupled weight decay and a learning-rate multiplier per parameter."""
 
+import re
 from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
+
+from deeplab_tf.errors import UserError
 
 
 class CaffeSGD(keras.optimizers.SGD):
@@ -84,7 +87,7 @@ class CaffeSGD(keras.optimizers.SGD):
         }
 
 
-def caffe_multipliers(model: keras.Model, classifier: float = 10.0) -> dict[str, float]:
+def caffe_multipliers(model: keras.Model, classifier: float = 10.0, fast_layers: str | None = None) -> dict[str, float]:
     """Learning-rate multipliers by the path of the variable: the classifier's kernel (Sec. 4.1.1), biases (release).
 
     The classifier's kernel learns `classifier` times faster than the rest, its bias twice that; other biases, which
@@ -93,10 +96,24 @@ def caffe_multipliers(model: keras.Model, classifier: float = 10.0) -> dict[str,
     Args:
         model: a built DeepLab; its `classifier_layers` names the layers of the classifier.
         classifier: multiplier of the classifier's kernel.
+        fast_layers: a regular expression of whole names of layers; these learn at the classifier's rate too. Not the
+            paper's: its fc6 and fc7 were ImageNet's.
+
+    Raises:
+        UserError: no layer that is trained has such a name.
     """
-    multipliers = {}
-    for variable in model.trainable_variables:
-        is_bias = variable.name == "bias"
-        is_classifier = variable.path.split("/")[-2] in model.classifier_layers
-        multipliers[variable.path] = (classifier if is_classifier else 1.0) * (2.0 if is_bias else 1.0)
-    return multipliers
+    by_path = {variable.path: (variable.name, variable.path.split("/")[-2]) for variable in model.trainable_variables}
+    fast = set(model.classifier_layers)
+    if fast_layers:
+        named = {layer for _, layer in by_path.values() if re.fullmatch(fast_layers, layer)}
+        if not named:
+            layers = list(dict.fromkeys(layer for _, layer in by_path.values()))
+            raise UserError(
+                f"--fast_layers={fast_layers} matches no layer that is trained; expected a regular expression of whole "
+                f"names: {', '.join(layers[:2])} ... {layers[-1]}"
+            )
+        fast |= named
+    return {
+        path: (classifier if layer in fast else 1.0) * (2.0 if name == "bias" else 1.0)
+        for path, (name, layer) in by_path.items()
+    }

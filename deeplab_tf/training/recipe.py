@@ -184,6 +184,9 @@ class Recipe:
     classifier_multiplier: float = _training(
         "float", 10.0, "Learning rate of the classifier's kernel; its bias gets double.", least=0
     )
+    fast_layers: str | None = _training(
+        "string", None, "Fresh layers that learn as fast as the classifier: a pattern of their names, such as fc[67]."
+    )
     random_scale: tuple[float, ...] = _training(
         "numbers",
         (0.5, 1.5),
@@ -336,10 +339,11 @@ class Recipe:
         for name in ("tile_size", "pad_to"):
             on_grid = self.eval_align_corners or getattr(self, name) is None
             _require(on_grid, name, getattr(self, name), "none with --eval_align_corners=false")
-        try:
-            re.compile(self.freeze)
-        except re.error as error:
-            _require(False, "freeze", self.freeze, f"none, backbone or a regular expression ({error})")
+        for name, others in (("freeze", "none, backbone or "), ("fast_layers", "")):
+            try:
+                re.compile(getattr(self, name) or "")
+            except re.error as error:
+                _require(False, name, getattr(self, name), f"{others}a regular expression ({error})")
 
     def inference_options(self) -> dict[str, Any]:
         """The options of `Segmenter` in validation and the last evaluation."""

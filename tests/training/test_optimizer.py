@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deeplab_tf import DeepLab
+from deeplab_tf.errors import UserError
 from deeplab_tf.training import CaffeSGD, caffe_multipliers, learning_rate_schedule
 
 KERNEL = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
@@ -96,6 +97,17 @@ def test_multipliers_of_the_paper(backbone, head, expected):
     multipliers = caffe_multipliers(DeepLab(backbone, head, num_classes=3, scales=(1.0,)))
     by_layer = {"/".join(path.split("/")[-2:]): value for path, value in multipliers.items()}
     assert {name: by_layer[name] for name in expected} == expected
+
+
+def test_fast_layers_learn_as_the_classifier():
+    model = DeepLab("vgg16", "aspp_s", num_classes=3, scales=(1.0,))
+    fast = set()
+    for path, value in caffe_multipliers(model, 5.0, "fc[67]_1").items():
+        layer, name = path.split("/")[-2:]
+        fast |= {layer} if value == {"kernel": 5.0, "bias": 10.0}[name] else set()
+    assert fast == {"fc6_1", "fc7_1", *model.classifier_layers}
+    with pytest.raises(UserError, match=r"--fast_layers=fc9 matches no layer that is trained; .* conv1_1, conv1_2"):
+        caffe_multipliers(model, 5.0, "fc9")
 
 
 def test_decay_falls_on_kernels_alone():

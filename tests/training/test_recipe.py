@@ -41,6 +41,7 @@ from deeplab_tf.training.recipe import fields
         ("profile_steps", (30, 20), "--profile_steps=30,20: expected the first and the last update"),
         ("profile_steps", (1, 2, 3), "expected the first and the last update"),
         ("tile_size", 129, "--tile_overlap=128: expected less than half of --tile_size=129"),
+        ("fast_layers", "(", "--fast_layers=(: expected a regular expression"),
         ("freeze", "(", "--freeze=(: expected none, backbone or a regular expression"),
     ],
 )
