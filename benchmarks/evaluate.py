@@ -1,22 +1,29 @@
 """The evaluation, overlapped, against its parts run one after another: images per second, and each part's time.
 
 python benchmarks/evaluate.py --model_dir=runs/camvid                 the network and the images of a run
-python benchmarks/evaluate.py --model_dir=runs/camvid --no-crf
+python benchmarks/evaluate.py --model_dir=runs/camvid --nocrf
 
 Both sides do the same work on the same images: network, interpolation, CRF, confusion matrix, trimap. They take turns,
 so each round gives a ratio; printed are the median of the ratios and the medians of the rates.
 """
 
-import argparse
 import collections
 import contextlib
 import time
 
 import numpy as np
 import tqdm
+from absl import app, flags
 
 from deeplab_tf import Segmenter, data
 from deeplab_tf.evaluation import ConfusionMatrix, TrimapCurve, evaluate, trimap
+
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of a run.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Where its prepared data set lies.")
+_SPLIT = flags.DEFINE_string("split", "val", "Of the data set.")
+_IMAGES = flags.DEFINE_integer("images", 8, "Number of images.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Timed turns of each side.", lower_bound=1)
+_CRF = flags.DEFINE_bool("crf", True, "With the dense CRF.")
 
 
 def one_after_another(segmenter: Segmenter, examples: list[dict], seconds: dict[str, float]) -> np.ndarray:
@@ -52,25 +59,16 @@ def one_after_another(segmenter: Segmenter, examples: list[dict], seconds: dict[
     return confusions[len(stages) - 1].counts
 
 
-def main() -> None:
+def main(_) -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", required=True, help="folder of a run")
-    parser.add_argument("--data_dir", default="~/tensorflow_datasets", help="where its prepared data set lies")
-    parser.add_argument("--split", default="val", help="of the data set")
-    parser.add_argument("--images", type=int, default=8, help="number of images")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side")
-    parser.add_argument("--crf", action=argparse.BooleanOptionalAction, default=True, help="with the dense CRF")
-    arguments = parser.parse_args()
-
-    segmenter = Segmenter.load(arguments.model_dir, crf=arguments.crf)
-    directory = data.prepared_directory(segmenter.info.name, arguments.data_dir)
-    pipeline = data.evaluation_pipeline(directory, arguments.split, limit=arguments.images)
+    segmenter = Segmenter.load(_MODEL_DIR.value, crf=_CRF.value)
+    directory = data.prepared_directory(segmenter.info.name, _DATA_DIR.value)
+    pipeline = data.evaluation_pipeline(directory, _SPLIT.value, limit=_IMAGES.value)
     examples = list(pipeline.as_numpy_iterator())
 
     parts = collections.defaultdict(float)
     rounds = {"one after another": [], "overlapped": []}
-    for turn in tqdm.tqdm(range(arguments.rounds + 1), "round", leave=False):  # the first one warms up
+    for turn in tqdm.tqdm(range(_ROUNDS.value + 1), "round", leave=False):  # the first one warms up
         parts.clear()
         started = time.perf_counter()
         expected = one_after_another(segmenter, examples, parts)
@@ -83,7 +81,7 @@ def main() -> None:
             rounds["overlapped"].append(end - between)
 
     count = len(examples)
-    print(f"{count} images of {segmenter.info.name}, {segmenter.model.backbone}, medians of {arguments.rounds} rounds")
+    print(f"{count} images of {segmenter.info.name}, {segmenter.model.backbone}, medians of {_ROUNDS.value} rounds")
     print("one after another, last round, ms per image:")
     for part, seconds in parts.items():
         print(f"  {part:<18}{1000 * seconds / count:8.1f}")
@@ -95,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -1,15 +1,21 @@
-"""Times an exported DeepLab against the same network in PyTorch: same weights, same images, in one run, in turn.
+"""Times an exported DeepLab against other forms of it: same weights, same images, in one run, in turn.
 
 python benchmarks/inference.py                                        ResNet-101 ASPP-L, 513x513, one and three scales
 python benchmarks/inference.py --precisions=bfloat16 --batches=1,8    throughput too
+python benchmarks/inference.py --before=../before --nopytorch         beside the export of another checkout
 
-Both sides go from uint8 images to the labels of every pixel, on the device that TensorFlow takes. Ours is the
-`serving_default` signature of a SavedModel, loaded from disk; "unfolded" is the Keras model as training has it, in a
-graph. PyTorch runs in channels_last under inference_mode: as it is written, with batch norm folded, and compiled
-(inductor, weights frozen); in bfloat16 by autocast and with its weights converted. Its fastest counts.
+All go from uint8 images to the labels of every pixel, on the device that TensorFlow takes. Ours is the signature
+`serving_default` of a SavedModel, loaded from disk; "unfolded" is the Keras model as training has it, in a graph;
+"before" is the SavedModel that the code of another checkout writes. PyTorch runs in channels_last under inference_mode:
+as it is written, with batch norm folded, and compiled (inductor, weights frozen); in bfloat16 by autocast and with its
+weights converted. Its fastest counts.
 """
 
+import json
 import os
+import pathlib
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -24,9 +30,28 @@ _PRECISIONS = flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Of both 
 _SCALES = flags.DEFINE_multi_string("scales", ["1", "0.5,0.75,1"], "Scales of the input; may be given several times.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls of each side.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Threads of each side.", lower_bound=1)
+_BEFORE = flags.DEFINE_string("before", None, "Another checkout, such as a worktree of an older commit.")
+_PYTORCH = flags.DEFINE_bool("pytorch", True, "Whether the same network in PyTorch runs too.")
 _COMPILE = flags.DEFINE_bool("compile", True, "Whether PyTorch also runs compiled; needs a C++ compiler.")
 
 CLASSES = 21
+
+# Runs under the code of either checkout; its last line is the path of the export.
+_EXPORT = """
+import json, sys
+import numpy as np
+from deeplab_tf import DeepLab, Segmenter
+from deeplab_tf.data import info
+from deeplab_tf.serving import export_saved_model
+
+weights, classes, scales, precision, folder = json.loads(sys.argv[1])
+model = DeepLab("resnet101", "aspp_l", num_classes=classes, scales=scales)
+with np.load(weights) as arrays:
+    for weight in model.network.weights:
+        weight.assign(arrays[weight.path])
+segmenter = Segmenter(model, info=info("voc2012"))
+print(export_saved_model(segmenter, folder, outputs=["labels"], precision=precision))
+"""
 
 
 def network():
@@ -43,19 +68,18 @@ def network():
     return model
 
 
-def ours(model, scales: tuple[float, ...], precision: str, folder: str):
-    """The exported model as a function of uint8 images to labels."""
+def exported(checkout: pathlib.Path, model, scales: tuple[float, ...], precision: str):
+    """The model as a checkout's code exports it, as a function of uint8 images to labels."""
     import tensorflow as tf
 
-    from deeplab_tf import DeepLab, Segmenter
-    from deeplab_tf.data import info
-    from deeplab_tf.serving import export_saved_model
-
-    scaled = DeepLab.from_config(model.get_config() | {"scales": scales})
-    scaled.set_weights(model.get_weights())
-    segmenter = Segmenter(scaled, info=info("voc2012"))
-    version = export_saved_model(segmenter, folder, outputs=["labels"], precision=precision)
-    loaded = tf.saved_model.load(str(version))
+    with tempfile.TemporaryDirectory() as folder:
+        weights = f"{folder}/weights.npz"
+        np.savez(weights, **{weight.path: weight.numpy() for weight in model.network.weights})
+        given = json.dumps([weights, CLASSES, scales, precision, f"{folder}/exported"])
+        environment = os.environ | {"PYTHONPATH": str(checkout)}
+        command = [sys.executable, "-c", _EXPORT, given]
+        said = subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        loaded = tf.saved_model.load(said.stdout.splitlines()[-1])
     serve = loaded.signatures["serving_default"]
     return lambda images, loaded=loaded: serve(images=tf.constant(images))["labels"].numpy()
 
@@ -125,8 +149,8 @@ def pytorchs(model, scales: tuple[float, ...], precision: str, way: str):
     return call
 
 
-def compare(model, scales: tuple[float, ...], precision: str, batches: list[int], folder: str) -> None:
-    """Times all ways in turn and prints one line for each and the ratio."""
+def compare(model, scales: tuple[float, ...], precision: str, batches: list[int]) -> None:
+    """Times all ways in turn and prints one line for each and the ratios."""
     rng = np.random.default_rng(1)
     blocks = np.kron(
         rng.uniform(0, 255, (max(batches), _SIZE.value // 32 + 1, _SIZE.value // 32 + 1, 3)), np.ones((1, 32, 32, 1))
@@ -135,14 +159,19 @@ def compare(model, scales: tuple[float, ...], precision: str, batches: list[int]
         blocks[:, : _SIZE.value, : _SIZE.value] + rng.normal(0, 20, (1, _SIZE.value, _SIZE.value, 1)), 0, 255
     )
     images = images.astype(np.uint8)
-    ways = ["as written", "folded"]
-    ways += ["converted"] if precision == "bfloat16" else []
-    ways += ["compiled"] if _COMPILE.value else []
+    here = pathlib.Path(__file__).resolve().parents[1]
     sides = {
-        "deeplab_tf": ours(model, scales, precision, folder),
+        "deeplab_tf": exported(here, model, scales, precision),
         "deeplab_tf, unfolded": unfolded(model, scales, precision),
     }
-    sides |= {f"PyTorch, {way}": pytorchs(model, scales, precision, way) for way in ways}
+    if _BEFORE.value:
+        before = pathlib.Path(_BEFORE.value).expanduser().resolve()
+        sides["deeplab_tf, before"] = exported(before, model, scales, precision)
+    if _PYTORCH.value:
+        ways = ["as written", "folded"]
+        ways += ["converted"] if precision == "bfloat16" else []
+        ways += ["compiled"] if _COMPILE.value else []
+        sides |= {f"PyTorch, {way}": pytorchs(model, scales, precision, way) for way in ways}
     for batch in batches:
         print(f"\n{precision}, scales {scales}, batch {batch}")
         seconds = {name: [] for name in sides}
@@ -160,10 +189,12 @@ def compare(model, scales: tuple[float, ...], precision: str, batches: list[int]
                 f"{batch / medians[name]:.2f} images/s, {same:.2%} of our labels",
                 flush=True,
             )
-        fastest = min((value, name) for name, value in medians.items() if name.startswith("PyTorch"))[1]
-        least = min(seconds[fastest]) / min(seconds["deeplab_tf"])
-        ratio = medians[fastest] / medians["deeplab_tf"]
-        print(f"ratio, {fastest} over deeplab_tf: {ratio:.2f} of the medians, {least:.2f} of the least", flush=True)
+        others = {maker: [name for name in sides if name.startswith(maker)] for maker in ("deeplab_tf, ", "PyTorch")}
+        fastest = min(others["PyTorch"], key=medians.get, default=None)
+        for name in [*others["deeplab_tf, "], *([fastest] if fastest else [])]:
+            least = min(seconds[name]) / min(seconds["deeplab_tf"])
+            ratio = medians[name] / medians["deeplab_tf"]
+            print(f"ratio, {name} over deeplab_tf: {ratio:.2f} of the medians, {least:.2f} of the least", flush=True)
 
 
 def main(_) -> None:
@@ -174,11 +205,10 @@ def main(_) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
     model = network()
     print(f"ResNet-101 aspp_l, {_SIZE.value}x{_SIZE.value}, {CLASSES} classes, {_THREADS.value} threads")
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in _PRECISIONS.value:
-            for scales in _SCALES.value:
-                numbers = tuple(float(scale) for scale in scales.split(","))
-                compare(model, numbers, precision, [int(batch) for batch in _BATCHES.value], folder)
+    for precision in _PRECISIONS.value:
+        for scales in _SCALES.value:
+            numbers = tuple(float(scale) for scale in scales.split(","))
+            compare(model, numbers, precision, [int(batch) for batch in _BATCHES.value])
 
 
 if __name__ == "__main__":
