@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deeplab_tf.classes import IGNORE_LABEL
-from deeplab_tf.data.masks import VOID, Mask, check_class_names, lines_of, read_mask
+from deeplab_tf.data.masks import VOID, ColorTable, Mask, check_class_names, lines_of, read_mask
 from deeplab_tf.errors import UserError
 
 _REST = "*"
@@ -130,24 +130,22 @@ def _as_list(olds) -> list:
     return olds
 
 
-def read_mapped_mask(data: bytes, source: str, table=None, values: np.ndarray | None = None, smooth: bool = True):
+def read_mapped_mask(
+    data: bytes, source: str, table: ColorTable | None = None, values: np.ndarray | None = None
+) -> Mask:
     """Reads a mask file as class indices.
 
     Args:
         data: bytes of the file.
         source: its name, for messages.
-        table: the classes of its colours, a `ColorTable`; None: it holds indices.
+        table: the classes of its colours; None: it holds indices.
         values: int16 [256], the new index of each value, -1 for a value that may not occur; None: they stay.
-        smooth: whether masks with smoothed edges are refused.
-
-    Returns:
-        a `Mask`.
 
     Raises:
         UserError: it cannot be read, holds a value that may not occur, or its edges are smoothed.
     """
     mask = read_mask(data, source, table)
-    between = [] if table is not None or not smooth else smoothed_values(mask.indices)
+    between = smoothed_values(mask.indices) if table is None else []
     if between:
         raise UserError(
             f"{source}: the values {', '.join(map(str, between[:5]))} ... occur on borders only, between smaller and "

@@ -7,13 +7,17 @@ import tensorflow as tf
 
 from deeplab_tf.evaluation import plots
 from deeplab_tf.evaluation.drawing import draw_example
-from deeplab_tf.evaluation.evaluating import evaluate
+from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.stopping import Stopped, StopRequest
 
 
 def make_validate(
-    segmenter: Segmenter, examples: tf.data.Dataset, *, overlays: int = 4
+    segmenter: Segmenter,
+    examples: tf.data.Dataset,
+    *,
+    overlays: int = 4,
+    on_evaluation: Callable[[Evaluation], None] | None = None,
 ) -> Callable[[int, StopRequest], dict[str, float]]:
     """Makes a function that validates the weights as they are when it is called.
 
@@ -21,6 +25,7 @@ def make_validate(
         segmenter: of the model in training.
         examples: as for `evaluate`.
         overlays: number of examples to draw (input, truth, prediction) with `tf.summary.image`.
+        on_evaluation: called with every result.
 
     Returns:
         (step, stop) -> {"mean_iou", "pixel_accuracy", "iou/<class>", ...}, each in [0, 1]. It raises `Stopped` after an
@@ -43,6 +48,8 @@ def make_validate(
 
     def validate(step: int, stop: StopRequest | None = None) -> dict[str, float]:
         evaluation = evaluate(segmenter, examples, on_example=lambda *args: look(*args, step=step, stop=stop))
+        if on_evaluation:
+            on_evaluation(evaluation)
         confusion = plots.confusion_figure(evaluation.network.counts, evaluation.class_names)
         tf.summary.image("validation/confusion", plots.rendered(confusion)[np.newaxis], step=step)
         per_class = zip(evaluation.class_names, evaluation.network.iou, strict=True)

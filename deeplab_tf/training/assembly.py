@@ -24,6 +24,7 @@ from deeplab_tf.training import loop
 from deeplab_tf.training.checkpoints import Checkpoints
 from deeplab_tf.training.class_weights import balanced_class_weights, read_class_weights
 from deeplab_tf.training.config import check_same_run, write_config
+from deeplab_tf.training.diagnosis import Watch
 from deeplab_tf.training.distribution import check_same_step, distributed, is_chief, make_strategy
 from deeplab_tf.training.optimizer import CaffeSGD, caffe_multipliers
 from deeplab_tf.training.recipe import Recipe
@@ -111,9 +112,12 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         model = _model(model_dir, info.num_classes, recipe, chief)
         optimizer = build_optimizer(model, recipe)
         step = orbit.utils.create_global_step()
+        averaged = average_of(model) if recipe.ema_decay else None
+        # "model" is what everyone reads from a checkpoint: the average where there is one.
+        both = {"model": averaged, "training_model": model} if averaged else {"model": model}
         checkpoints = Checkpoints(
             model_dir,
-            tf.train.Checkpoint(model=model, optimizer=optimizer, step=step),
+            tf.train.Checkpoint(**both, optimizer=optimizer, step=step),
             step,
             every=recipe.checkpoint_every,
             keep=recipe.max_checkpoints,
@@ -124,7 +128,7 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     check_same_step(first_step, strategy, model_dir)
     masks = _train_masks(model_dir, directory, recipe, chief)
 
-    segmenter = Segmenter(model, info=info, **recipe.inference_options())
+    segmenter = Segmenter(averaged or model, info=info, **recipe.inference_options())
     segmenter.train_masks = masks and masks.description
     examples = pipeline.evaluation_pipeline(directory, recipe.val_split, limit=recipe.eval_limit)
     if chief:
@@ -139,9 +143,23 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         recipe=recipe,
         class_weights=_class_weights(directory, info, recipe, masks),
         ignore_label=info.ignore_label,
+        averaged=averaged,
     )
-    validate = make_validate(segmenter, examples, overlays=recipe.overlays)
-    loop.run(trainer, checkpoints, validate, model_dir, on_loop)
+    counted = None if masks else catalogue.read_class_counts(directory, recipe.train_split)
+    watch = Watch(info.class_names, counted)
+    validate = make_validate(
+        segmenter,
+        examples,
+        overlays=recipe.overlays,
+        on_evaluation=lambda found: watch.on_validation(found.network.counts, found.network.mean_iou),
+    )
+
+    def look(step: int, scalars: Mapping[str, float]) -> None:
+        watch.on_loop(scalars)
+        if on_loop:
+            on_loop(step, scalars)
+
+    loop.run(trainer, checkpoints, validate, model_dir, look)
     checkpoints.clean_up()
     if chief:
         model_card.update(model_dir)
@@ -213,6 +231,14 @@ def build_model(recipe: Recipe, num_classes: int) -> DeepLab:
 
 def _weight_options(recipe: Recipe) -> dict[str, str | None]:
     return {"weights_dir": recipe.weights_dir, "key": recipe.weights_key}
+
+
+def average_of(model: DeepLab) -> DeepLab:
+    """A second network with the same weights, for their moving average."""
+    average = DeepLab.from_config(model.get_config())
+    for variable, value in zip(average.variables, model.variables, strict=True):
+        variable.assign(value)
+    return average
 
 
 def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimizer:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import files, run_folder
@@ -104,6 +105,12 @@ class Checkpoints:
     def last_validation(self) -> dict[str, float]:
         """The scalars of the last validation; empty where there was none."""
         return self.validations[max(self.validations)] if self.validations else {}
+
+    def waited(self) -> int:
+        """Number of validations since the one with the highest mean IoU, 0 where none has one."""
+        found = [self.validations[step].get("mean_iou", 0.0) for step in sorted(self.validations)]
+        best = int(np.nan_to_num(found).argmax()) if found else 0
+        return len(found) - 1 - best if found and found[best] > 0 else 0
 
     def clean_up(self) -> None:
         """Removes what a host that is not the chief has saved."""

@@ -1,7 +1,7 @@
 """Devices and hosts of a training: the strategy, each one's part of the data, and what all hosts must agree on."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -94,15 +94,22 @@ def check_same_step(step: int, strategy: tf.distribute.Strategy, model_dir: path
 
 def signal_of_hosts(strategy: tf.distribute.Strategy, stop: StopRequest) -> Callable[[], int]:
     """A function that returns the signal that any host has received, or 0; all hosts must call it at the same step."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return stop.signal_number
-
-    @tf.function
-    def summed(received: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce("SUM", strategy.run(tf.identity, args=(received,)), axis=None)
+    any_host = any_of_hosts(strategy)
 
     def signal_number() -> int:
-        received = summed(tf.constant([float(stop.signal_number() == number) for number in SIGNALS]))
-        return next((int(number) for number, hosts in zip(SIGNALS, received.numpy(), strict=True) if hosts), 0)
+        received = any_host([stop.signal_number() == number for number in SIGNALS])
+        return next((int(number) for number, was in zip(SIGNALS, received, strict=True) if was), 0)
 
     return signal_number
+
+
+def any_of_hosts(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
+    """A function that tells, of each of some statements, whether any host makes it; all hosts must call it together."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return list
+
+    @tf.function
+    def summed(made: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(tf.identity, args=(made,)), axis=None)
+
+    return lambda made: [bool(hosts) for hosts in summed(tf.constant(made, tf.float32)).numpy()]

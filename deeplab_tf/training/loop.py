@@ -20,12 +20,13 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
 from deeplab_tf.models.dropout import masks_of_examples
 from deeplab_tf.stopping import Stopped, StopRequest
-from deeplab_tf.training import loss
+from deeplab_tf.training import diagnosis, loss
 from deeplab_tf.training.checkpoints import Checkpoints
-from deeplab_tf.training.distribution import is_chief, signal_of_hosts
+from deeplab_tf.training.distribution import any_of_hosts, is_chief, signal_of_hosts
 from deeplab_tf.training.recipe import Recipe
 
 Validate = Callable[[int, StopRequest], Mapping[str, float]]
+_TIMED_STEP = 2  # the first update that compiles nothing
 _DIVERGED = 1e5  # A sum of mean cross-entropies starts at about ln(classes) per score map.
 
 
@@ -45,6 +46,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         recipe: batch_size, accumulation_steps, seed, xla and the options of the loss.
         class_weights: weights of the classes in the loss; None: 1 each.
         ignore_label: the label of pixels without a class.
+        averaged: a network of the same kind, whose weights become the moving average of the model's; None: no average.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         recipe: Recipe,
         class_weights: Sequence[float] | None = None,
         ignore_label: int = IGNORE_LABEL,
+        averaged: DeepLab | None = None,
     ):
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_while_loop=True))
         self.model = model
@@ -67,6 +70,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         self.recipe = recipe
         self.class_weights = class_weights
         self.ignore_label = ignore_label
+        self.averaged = averaged
         # The scale of the grid on which each of the model's score maps is compared with the labels; and the maps that
         # are interpolated first, as their positions are not on the grid of the unscaled image.
         scales = model.scales if len(model.scales) > 1 else ()
@@ -92,8 +96,19 @@ class DeepLabTrainer(orbit.StandardTrainer):
         losses = self.strategy.run(self._update, args=(next(iterator), self.step.read_value()))
         for name, value in losses.items():
             self._loss_sums[name].assign_add(self.strategy.reduce("SUM", value, axis=None))
+        if self.averaged:
+            self._average()
         self._loop_steps.assign_add(1.0)
         self.step.assign_add(1)
+
+    def _average(self) -> None:
+        """Moves the averages towards the weights, faster during the first updates, so that they forget the start."""
+        step = tf.cast(self.step.read_value(), tf.float32)
+        rate = 1 - tf.minimum(self.recipe.ema_decay, (1 + step) / (10 + step))
+        for average, variable in zip(self.averaged.variables, self.model.variables, strict=True):
+            if average.value.dtype.is_floating:  # Not so the state of random numbers.
+                move = lambda to, value: to.assign_add(rate * (value - to))  # noqa: E731
+                self.strategy.extended.update(average.value, move, args=(variable.value,))
 
     def train_loop_end(self) -> dict[str, float]:
         """The scalars of the loop, by their names in TensorBoard.
@@ -191,7 +206,7 @@ def run(
             f"loses the updates since {checkpoints.latest or 'the start'}"
         )
     )
-    signal_number = signal_of_hosts(trainer.strategy, stop)
+    signal_number, any_host = signal_of_hosts(trainer.strategy, stop), any_of_hosts(trainer.strategy)
     profiler = _Profiler(recipe.profile_steps, model_dir / run_folder.TRAIN_EVENTS)
     validation_events = tf.summary.create_file_writer(str(model_dir / run_folder.VALIDATION_EVENTS)) if chief else None
     progress = {"desc": "train", "unit": "step", "dynamic_ncols": True, "mininterval": 0.5, "disable": not chief}
@@ -204,6 +219,8 @@ def run(
             shown["val mIoU"] = f"{100 * validation['mean_iou']:.1f}%"
         line.set_postfix(shown, refresh=False)
         line.update(int(step.numpy()) - line.n)
+        if chief and int(step.numpy()) == _TIMED_STEP:
+            _tell_time(recipe.batch_size / scalars["images_per_second"], recipe.max_steps - _TIMED_STEP)
         if on_loop:
             on_loop(int(step.numpy()), scalars)
 
@@ -235,19 +252,33 @@ def run(
                 raise Stopped(number)
             if now >= recipe.max_steps:
                 return
+            if validates and recipe.patience and any_host([chief and checkpoints.waited() >= recipe.patience])[0]:
+                if chief:
+                    diagnosis.tell(f"ended at step {now}: no higher mean IoU in {recipe.patience} validations")
+                return
             if recipe.profile_steps:
                 profiler.before(now)
             controller.train(_end_of_loop(now, recipe), checkpoint_at_completion=False)
 
 
 def _end_of_loop(step: int, recipe: Recipe) -> int:
-    """The step at which the host looks next: after a loop, at a validation, at an end of the profile."""
-    ends = [step + recipe.steps_per_loop, recipe.max_steps]
+    """The step at which the host looks next: after a loop, at a validation, at an end of the profile.
+
+    The first two updates are loops of their own: one that compiles, and one that tells how long the others will take.
+    """
+    ends = [(step // recipe.steps_per_loop + 1) * recipe.steps_per_loop, recipe.max_steps]
+    ends += range(1, _TIMED_STEP + 1)
     if recipe.eval_every:
         ends.append((step // recipe.eval_every + 1) * recipe.eval_every)
     if recipe.profile_steps:
         ends += [recipe.profile_steps[0] - 1, recipe.profile_steps[1]]
     return min(end for end in ends if end > step)
+
+
+def _tell_time(seconds_per_update: float, updates: int) -> None:
+    on_cpu = not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    if line := diagnosis.time_needed(seconds_per_update, updates, on_cpu):
+        diagnosis.tell(line)
 
 
 class _Profiler:

@@ -242,6 +242,13 @@ class Recipe:
     class_weights: str | None = _training(
         "string", None, "Beyond the paper: balanced, or a file with one weight a line."
     )
+    ema_decay: float = _training(
+        "float",
+        0.0,
+        "Beyond the paper: validate and keep a moving average of the weights, such as 0.999; 0: none.",
+        least=0,
+        most=0.999_999,
+    )
     hard_fraction: float = _training(
         "float",
         1.0,
@@ -259,6 +266,13 @@ class Recipe:
     )
     eval_every: int = _training(
         "integer", 1_000, "Updates between validations; 0: only at the end.", least=0, most=2**31 - 1, may_change=True
+    )
+    patience: int | None = _training(
+        "integer",
+        None,
+        "End after this many validations in a row without a higher mean IoU.",
+        least=1,
+        may_change=True,
     )
     eval_limit: int | None = _training(
         "integer", None, "Validate on this many images during training; default: all.", least=1, may_change=True
@@ -339,6 +353,7 @@ class Recipe:
         for name in ("tile_size", "pad_to"):
             on_grid = self.eval_align_corners or getattr(self, name) is None
             _require(on_grid, name, getattr(self, name), "none with --eval_align_corners=false")
+        _require(not self.patience or self.eval_every > 0, "patience", self.patience, "none with --eval_every=0")
         for name, others in (("freeze", "none, backbone or "), ("fast_layers", "")):
             try:
                 re.compile(getattr(self, name) or "")

@@ -59,7 +59,7 @@ def moved(tmp_path_factory):
                 run("one", **FROZEN),
                 run("two_replicas", strategy="mirrored", **FROZEN),
                 run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
-                run("one_batch_norm", max_steps=4),
+                run("one_batch_norm", max_steps=4, ema_decay=0.5),
                 run("one_half", **HALF),
                 run("two_replicas_half", strategy="mirrored", **HALF),
                 run("dropout_one", **DROPOUT),
@@ -70,8 +70,8 @@ def moved(tmp_path_factory):
     )
     # Processes of their own: TensorFlow confuses the collective operations of two MirroredStrategies in one.
     finish(start(2, [run("dropout_two_replicas", strategy="mirrored", **DROPOUT)]))
-    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4)]))
-    options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), **FROZEN}
+    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4, ema_decay=0.5)]))
+    options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), "ema_decay": 0.5, **FROZEN}
     two_hosts([options | {"stop_at": 2, "save": str(folder / f"first_{host}.npz")} for host in range(2)])
     two_hosts([options | {"save": str(folder / f"host_{host}.npz")} for host in range(2)])
     options |= {"model_dir": str(folder / "dropout_hosts"), **DROPOUT}
@@ -104,6 +104,15 @@ def test_a_scaled_loss_of_two_devices_is_that_of_one(moved):
 def test_synchronised_batch_norm_sees_the_whole_batch(moved):
     reference = moved["one_batch_norm"]
     np.testing.assert_allclose(moved["synchronised"], reference, atol=1e-2 * np.abs(reference).max())
+
+
+def test_two_devices_average_the_weights_as_one_does(moved):
+    from deeplab_tf import Segmenter
+
+    one, two = (Segmenter.load(moved["folder"] / name).model.variables for name in ("one_batch_norm", "synchronised"))
+    for variable, other in zip(one, two, strict=True):
+        if variable.dtype == "float32":
+            np.testing.assert_allclose(other.numpy(), variable.numpy(), atol=1e-3)
 
 
 def test_hosts_agree_and_only_the_first_leaves_files(moved):

@@ -12,7 +12,9 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from deeplab_tf import DeepLab
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.run_folder import best_checkpoint, latest_checkpoint, locked
@@ -299,3 +301,50 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--model_dir=.*/file/run cannot be written: Not a directory"):
         train(tmp_path / "file/run", toy.prepared(tmp_path / "data"))
+
+
+def test_patience_ends_a_run_the_same_wherever_it_was_stopped(tmp_path, capsys):
+    figures = {2: 0.2, 4: 0.6, 6: 0.5, 8: 0.6, 10: 0.9}
+    options = {"max_steps": 10, "eval_every": 2, "steps_per_loop": 2, "checkpoint_every": 2, "patience": 2}
+    calls = []
+    options["validate"] = lambda step: calls.append(step) or {"mean_iou": figures[step]}
+    moved, reference = trained(tmp_path / "reference", **options)
+    assert (calls, reference.steps, reference.best_mean_iou) == ([2, 4, 6, 8], 8, 0.6)
+    assert reference.best_checkpoint.endswith("best/ckpt-4") and reference.checkpoint.endswith("ckpt-8")
+    assert "ended at step 8: no higher mean IoU in 2 validations" in capsys.readouterr().err
+    calls.clear()
+    for stop_at in (2, 6):
+        assert trained(tmp_path / "run", stop_at=stop_at, **options)[1] is None
+    resumed, result = trained(tmp_path / "run", **options)
+    assert calls == [2, 4, 6, 8] and result.steps == 8
+    np.testing.assert_array_equal(resumed, moved)
+    again = trained(tmp_path / "run", **options)[1]
+    assert calls == [2, 4, 6, 8] and (again.steps, again.best_checkpoint) == (8, result.best_checkpoint)
+    assert trained(tmp_path / "run", **options | {"patience": 3})[1].steps == 10  # And it goes on when asked to.
+
+
+def test_an_average_of_the_weights_is_what_is_validated_kept_and_resumed(tmp_path):
+    from deeplab_tf.run_folder import read_description
+
+    options = {"max_steps": 4, "steps_per_loop": 1, "checkpoint_every": 1, "max_checkpoints": 4}
+    plain, _ = trained(tmp_path / "plain", **options)
+    moved, _ = trained(tmp_path / "reference", ema_decay=0.5, **options)
+    np.testing.assert_array_equal(moved, plain)  # The training itself is the same.
+    trained(tmp_path / "run", stop_at=2, ema_decay=0.5, **options)
+    trained(tmp_path / "run", ema_decay=0.5, **options)
+    reference, resumed = (toy.saved(tmp_path / name) for name in ("reference", "run"))
+    for key, value in reference.items():
+        np.testing.assert_array_equal(resumed[key], value)
+
+    config = read_description(tmp_path / "run")["model"]
+    average, now = DeepLab.from_config(config), DeepLab.from_config(config)
+    expected = None
+    for step in range(1, 5):  # The rule of the average, from the weights of every step.
+        path = str(tmp_path / f"run/checkpoints/ckpt-{step}")
+        tf.train.Checkpoint(model=average, training_model=now).read(path).expect_partial()
+        of_step, found = toy.weights(now).astype(float), toy.weights(average)
+        rate = 1 - min(0.5, step / (step + 9))
+        expected = found if expected is None else expected + rate * (of_step - expected)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - of_step).max() > 1e-4
+    np.testing.assert_array_equal(toy.weights(Segmenter.load(tmp_path / "run").model), found)
