@@ -12,7 +12,6 @@ Pixels outside all shapes are of the background.
 
 import base64
 import dataclasses
-import io
 import json
 import math
 import os
@@ -60,7 +59,7 @@ class DrawnImage:
     Attributes:
         name: of the image, unique in the data set.
         image: its file.
-        size: height and width, pixels, as the tool saw them; None: those of the file, upright.
+        size: height and width, pixels, as the tool saw them; None: it does not say.
         shapes: in the order in which they are drawn.
         source: the annotation file.
         small_on_top: whether smaller shapes are drawn over larger ones, whatever their order.
@@ -109,7 +108,10 @@ class _Embedded:
 
     def read_bytes(self) -> bytes:
         """The image file."""
-        return base64.b64decode(json.loads(self._path.read_bytes())["imageData"])
+        try:
+            return base64.b64decode(json.loads(self._path.read_bytes())["imageData"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise OSError(f"its imageData is damaged: {error}") from error
 
 
 def read_drawn(image: DrawnImage) -> Example:
@@ -120,9 +122,13 @@ def read_drawn(image: DrawnImage) -> Example:
     """
     if image.problem:
         raise UserError(image.problem)
-    encoded = content(image.image)
-    height, width = image.size or _upright_size(encoded, str(image.image))
-    source = f"{image.source}: {image.image.name}"
+    encoded, source = content(image.image), f"{image.source}: {image.image.name}"
+    height, width = _upright_size(encoded, str(image.image))
+    if image.size not in (None, (height, width)):
+        raise UserError(
+            f"{source}: annotated at {image.size[1]}x{image.size[0]} pixels, the image has {width}x{height} (upright, "
+            "as its EXIF orientation says); they must be equal"
+        )
     drawn = draw_shapes(image.shapes, height, width, source)
     pairs = list(zip(image.shapes, drawn, strict=True))
     if image.small_on_top:
@@ -153,7 +159,7 @@ def draw_shapes(shapes: tuple[Shape, ...], height: int, width: int, source: str)
         try:
             one = draw.get(shape.kind, lambda data, kind=shape.kind: _labelme_shape(kind, data, height, width))
             found.append(one(shape.data))
-        except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, OSError, OverflowError) as error:
             raise UserError(f"{source}: a {shape.kind} of {shape.label!r} cannot be drawn ({error})") from error
     return found
 
@@ -169,8 +175,11 @@ def _labelme_shape(kind: str, data: Mapping[str, Any], height: int, width: int) 
         raise ValueError(f"found {len(points)} points, expected {expected or 'at least 3'}")
     if kind == "mask":
         (x1, y1), (x2, y2) = np.array(points).astype(int)
+        painted = pictures.open_image(base64.b64decode(data["mask"]), "its mask", load=False)
+        if painted.size != (x2 + 1 - x1, y2 + 1 - y1) or min(x1, y1) < 0 or x2 >= width or y2 >= height:
+            raise ValueError("its mask is not as large as its box, or the box is not within the image")
         pixels = np.zeros((height, width), bool)
-        pixels[y1 : y2 + 1, x1 : x2 + 1] = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["mask"]))), bool)
+        pixels[y1 : y2 + 1, x1 : x2 + 1] = np.asarray(painted, bool)
         return pixels
     canvas = Image.new("L", (width, height))
     pencil = ImageDraw.Draw(canvas)
@@ -264,7 +273,7 @@ def _of_labelme(parsed: dict, path: pathlib.Path, files: "_Files") -> DrawnImage
     image = files.find(path.parent, str(named)) or files.find(path.parent, path.stem, any_suffix=True)
     problem = "" if image or parsed.get("imageData") else f"{path}: its image {named.name} is missing"
     sides = parsed.get("imageHeight"), parsed.get("imageWidth")
-    size = sides if all(isinstance(side, int) for side in sides) else None
+    size = sides if None not in sides else None
     name = files.name(image or path.with_suffix(named.suffix or ".png"))
     return DrawnImage(name, image or _Embedded(path), size, shapes, str(path), problem=problem)
 

@@ -272,7 +272,7 @@ BAD_DRAWINGS = {
     "not a number": (lambda raw: labelme(raw, "a", ("leaf", [[0, 0], ["x", 0], [0, 9]])), "could not convert"),
     "another size": (
         lambda raw: labelme(raw, "a", ("leaf", TRIANGLE), imageWidth=31),
-        "a.json: the mask is 31x20 pixels, its image .*a.jpg 30x20",
+        "a.json: a.jpg: annotated at 31x20 pixels, the image has 30x20",
     ),
     "not JSON": (lambda raw: raw.text("a.json", "{"), "a.json: cannot be read as annotations of LabelMe, COCO or CVAT"),
     "deep": (lambda raw: raw.text("a.json", "[" * 200_000), "a.json: cannot be read as annotations"),
