@@ -1,7 +1,8 @@
-"""Reproduces a table of the paper: runs what is missing, prints measured beside published figures.
+"""Reproduces a table of the paper, or the baselines of a field: runs what is missing, prints measured beside published.
 
 python tools/reproduce.py --table=1 --dry_run      what is there, what is missing, how long it would take here
 python tools/reproduce.py --table=1                runs it; goes on where it was stopped
+python tools/reproduce.py --table=adaptation       GTA5 and SYNTHIA to Cityscapes; also: wsss, deeplab_pytorch
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -35,6 +37,8 @@ class Row:
         source: where the published figures come from, see experiments/README.md.
         split: to evaluate; None: the val_split of the row. The masks of "test" are scored by a server.
         evaluated: whether the row's figures are wanted, not its weights alone.
+        classes: named subset that the mean is over, such as "synthia13"; None: all classes that occur.
+        crf_file: in `experiments/`, the fixed parameters of the row's CRF; None: they are searched.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Row:
     source: str = "text"
     split: str | None = None
     evaluated: bool = True
+    classes: str | None = None
+    crf_file: str | None = None
 
     @functools.cached_property
     def settings(self) -> dict[str, str]:
@@ -78,6 +84,7 @@ class Row:
         from deeplab_tf.inference.tiling import Tiling
 
         recipe, crf_file = self.recipe, self.model_dir / run_folder.CRF_FILE
+        crf_file = EXPERIMENTS / self.crf_file if self.crf_file else crf_file
         scales = recipe.eval_scales or recipe.scales
         tiling = recipe.tile_size and Tiling(recipe.tile_size, recipe.tile_overlap, recipe.output_stride, scales)
         crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
@@ -110,20 +117,36 @@ class Row:
             evaluation = StoredEvaluation.load(path)
         except UserError:
             return None
-        images = data.info(self.settings["dataset"], FLAGS.data_dir).splits[self.split or self.recipe.val_split]
+        dataset, _, split = (self.split or self.recipe.val_split).rpartition(":")
+        images = data.info(dataset or self.settings["dataset"], FLAGS.data_dir).splits.get(split)
         wanted = self.wanted()
         made_with = {name: evaluation.made_with.get(name) for name in wanted}
         if wanted["crf"] is None:
             made_with["crf"] = None  # What was evaluated with a CRF holds the network alone as well.
         if evaluation.images != images or made_with != wanted:
             return None
-        return {stage: 100 * value for stage, value in evaluation.mean_iou.items()}
+        return {stage: 100 * self._mean(evaluation, stage) for stage in evaluation.mean_iou}
 
-    def searched(self) -> bool:
-        """Whether the run has CRF parameters that were searched for its last checkpoint, as Sec. 4.1.1 says."""
+    def _mean(self, evaluation, stage: str) -> float:
+        """The mean IoU, in [0, 1], over the classes that the row asks for."""
+        from deeplab_tf.counts import mean_iou
+        from deeplab_tf.evaluation.scoring import SUBSETS
+
+        if self.classes is None:
+            return evaluation.mean_iou[stage]
+        counts = evaluation.image_counts
+        places = [counts.class_names.index(name) for name in SUBSETS[self.classes]]
+        return float(mean_iou(getattr(counts, stage).sum(axis=0)[:, places]))
+
+    def has_crf(self) -> bool:
+        """Whether the run has the CRF that the row asks for: a fixed one, or one searched as Sec. 4.1.1 says."""
+        from deeplab_tf.crf import DenseCRF
         from deeplab_tf.crf.dense_crf import read_searched_for
 
         crf_file = self.model_dir / run_folder.CRF_FILE
+        if self.crf_file:
+            fixed = DenseCRF.load(EXPERIMENTS / self.crf_file)
+            return crf_file.is_file() and DenseCRF.load(crf_file).parameters == fixed.parameters
         searched_for = read_searched_for(crf_file) if crf_file.is_file() else {}
         return searched_for.get("checkpoint") == f"ckpt-{self.recipe.max_steps}"
 
@@ -138,14 +161,18 @@ class Row:
             self.pretraining.run()
         if not self.trained():
             self._command("train.py")
-        if self.evaluated and "crf" in self.settings and not self.searched():
-            self._command("tools/search_crf.py")
+        if self.evaluated and "crf" in self.settings and not self.has_crf():
+            if self.crf_file:
+                shutil.copyfile(EXPERIMENTS / self.crf_file, self.model_dir / run_folder.CRF_FILE)
+            else:
+                self._command("tools/search_crf.py")
         if self.evaluated and self.measured() is None:
             submission = [f"--val_split={self.split}", f"--submission_dir={self.submission_dir}"] if self.split else []
             self._command("evaluate.py", *submission)
 
     def _command(self, name: str, *options: str) -> None:
-        obeyed = [flag for flag in ("data_dir", "raw_dir") if FLAGS[flag].value and flag in flags.OBEYED[name]]
+        passed = ("data_dir", "raw_dir", *(["train_masks"] if "train_masks" in self.settings else []))
+        obeyed = [flag for flag in passed if FLAGS[flag].value and flag in flags.OBEYED[name]]
         given = [f"--{flag}={FLAGS[flag].value}" for flag in obeyed]
         command = [sys.executable, name, f"--flagfile={EXPERIMENTS / self.name}.flags", *given, *options]
         print("running   ", " ".join(["python", *command[1:]]), flush=True)
@@ -155,7 +182,7 @@ class Row:
 
 def main() -> None:
     """Prints the plan, runs what is missing, prints the table."""
-    for name in ("data_dir", "raw_dir"):
+    for name in ("data_dir", "raw_dir", "train_masks"):
         if FLAGS[name].value:
             FLAGS[name].value = os.path.abspath(os.path.expanduser(FLAGS[name].value))
     os.chdir(REPOSITORY)
@@ -166,7 +193,7 @@ def main() -> None:
             row["title"],
             {stage: row[stage] for stage in ("network", "crf") if stage in row},
             row["source"],
-            row.get("split"),
+            **{name: row.get(name) for name in ("split", "classes", "crf_file")},
         )
         for row in tables[str(FLAGS.table)]
     ]
@@ -191,7 +218,8 @@ def table(rows: list[Row]) -> str:
         if measured and row.split:
             state = f"   masks for the server: {row.submission_dir}"
         lines.append(f"{row.title:<{width}}{figures[0]:>12}{figures[1]:>10}{figures[2]:>12}{figures[3]:>10}{state}")
-    lines.append("\npublished figures, from arXiv 1606.00915v2:")
+    of_the_paper = all(row.source.startswith(("text", "none", "derived")) for row in rows)
+    lines.append(f"\npublished figures{', from arXiv 1606.00915v2' * of_the_paper}:")
     sources = {row.source: [other.title for other in rows if other.source == row.source] for row in rows}
     lines += [
         f"  {source}" + (f" ({'; '.join(titles)})" if len(sources) > 1 else "") for source, titles in sources.items()

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
 
-from deeplab_tf import DeepLab, data, flags
+from deeplab_tf import DeepLab, data, flags, weights
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data.catalogue import PREPARED_VERSION
 from deeplab_tf.evaluation import ConfusionMatrix, Evaluation, ImageCounts
@@ -23,7 +23,9 @@ from deeplab_tf.training import Recipe, train
 from deeplab_tf.training.timing import seconds_per_update
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-PUBLISHED = json.loads((REPOSITORY / "experiments/published.json").read_text())
+EVERYTHING = json.loads((REPOSITORY / "experiments/published.json").read_text())
+FIELDS_OF_RESEARCH = {table: rows for table, rows in EVERYTHING.items() if not table.isdecimal()}
+PUBLISHED = {table: rows for table, rows in EVERYTHING.items() if table.isdecimal()}  # of the paper
 ROWS = [row["row"] for table in PUBLISHED.values() for row in table]
 NETWORK = ("backbone", "head", "scales")
 
@@ -118,7 +120,10 @@ def test_a_flagfile_says_first_what_it_follows(flagfile):
 
 @pytest.mark.parametrize(
     "flag, values",
-    [("table", (1, 2)), ("data_dir", ("/a", "/b")), ("raw_dir", ("/a", "/b")), ("dry_run", (True, False))],
+    [
+        *(("table", (1, 2)), ("data_dir", ("/a", "/b")), ("raw_dir", ("/a", "/b")), ("dry_run", (True, False))),
+        ("train_masks", ("/a", "/b")),
+    ],
 )
 def test_two_values_of_a_flag_of_reproduce_have_two_outcomes(flag, values, tmp_path, monkeypatch, capsys):
     """What it runs and prints; `test_every_flag` asks the same of the other commands."""
@@ -127,7 +132,9 @@ def test_two_values_of_a_flag_of_reproduce_have_two_outcomes(flag, values, tmp_p
     finished = types.SimpleNamespace(returncode=0)
     monkeypatch.setattr(module, "measured_update", lambda recipe, dataset: 1.0)
     monkeypatch.setattr(module.Row, "model_dir", tmp_path)
-    for name, value in (("table", 1), ("data_dir", str(tmp_path)), ("raw_dir", None), ("dry_run", False)):
+    of_the_flag = {"table": "wsss"} if flag == "train_masks" else {}
+    values_of = {"table": 1, "data_dir": str(tmp_path), "raw_dir": None, "train_masks": None, "dry_run": False}
+    for name, value in (values_of | of_the_flag).items():
         monkeypatch.setattr(module.FLAGS[name], "value", value)
     outcomes = []
     for value in values:
@@ -146,6 +153,70 @@ def test_every_figure_says_where_it_comes_from():
             assert kind in ("text", "derived", "unverified", "none"), row
             assert (kind == "none") == ("network" not in row and "crf" not in row), row
             assert kind != "text" or f"Table {table}" in row["source"] or "Sec. 4" in row["source"], row
+
+
+OF_FIELDS = [row for rows in FIELDS_OF_RESEARCH.values() for row in rows]
+
+
+def test_the_fields_of_research_have_a_flagfile_and_a_source_for_each_row():
+    assert {table: len(rows) for table, rows in FIELDS_OF_RESEARCH.items()} == {
+        "deeplab_pytorch": 3, "wsss": 2, "adaptation": 4,
+    }  # fmt: skip
+    assert set(FIELDS_OF_RESEARCH) < set(flags.FIELDS["table"].choices)
+    for row in OF_FIELDS:
+        has_figure = "network" in row or "crf" in row
+        assert (row["source"] == "none at hand") == (not has_figure), row
+        assert not has_figure or "README" in row["source"] or "arXiv" in row["source"], row
+
+
+@pytest.mark.parametrize("row", sorted({row["row"] for row in OF_FIELDS}))
+def test_a_row_of_a_field_parses_to_what_the_field_does(row, parsed):
+    """Its splits exist with equal classes, its start is in the catalogue and of its backbone, its sizes fit."""
+    found = parsed(row)
+    known = data.info(found.dataset)
+    assert known.splits[found.train_split] > 0
+    other, _, split = found.val_split.rpartition(":")
+    validated = data.info(other or found.dataset)
+    assert validated.splits[split] > 0 and validated.class_names == known.class_names
+    start = weights.catalogue.get(found.initial_weights)
+    assert start.network["backbone"] == found.backbone == "resnet101"
+    assert found.learning_rate == 2.5e-4 and found.schedule == "poly" and found.crop_size % 8 == 1
+    assert found.model_dir == f"runs/{row}"
+    if "source_only" in row or "oracle" in row:
+        assert (found.head, found.scales, found.mirror) == ("aspp_6_12", (1.0,), False)
+        width, seen = {"gta5": (1914, 1280), "synthia": (1280, 1280), "cityscapes": (2048, 1024)}[found.dataset]
+        assert round(width * found.input_scale * found.random_scale[0]) == seen
+    else:
+        assert found.scales == (0.5, 0.75, 1.0) and found.eval_align_corners is False
+        assert bool(found.train_masks) == row.startswith("wsss")
+        assert ("imagenet" in found.initial_weights) == row.startswith("wsss")
+
+
+def test_a_mean_over_named_classes_and_a_fixed_crf(tmp_path, monkeypatch):
+    """SYNTHIA's protocol: the mean over 13 of Cityscapes' classes. deeplab-pytorch's CRF is not searched."""
+    module = reproduce()
+    names = data.info("cityscapes").class_names
+    counts = np.zeros((2, 3, 19), np.int64)
+    counts[:, 1:] = 8
+    counts[:, 0, [names.index(name) for name in ("wall", "road")]] = 8  # IoU 1; 0 for the others
+    evaluation = types.SimpleNamespace(image_counts=ImageCounts(names, ("a", "b"), counts), mean_iou={"network": 0.5})
+    subsets = (None, "synthia16", "synthia13")
+    means = [module.Row("x", "", {}, classes=classes)._mean(evaluation, "network") for classes in subsets]
+    assert means == [0.5, pytest.approx(2 / 16), pytest.approx(1 / 13)]
+
+    row = module.Row("deeplab_pytorch_voc", "VOC", {"crf": 77.93}, crf_file="deeplab_pytorch_crf.json")
+    monkeypatch.setitem(vars(row), "settings", row.settings | {"model_dir": str(tmp_path)})
+    monkeypatch.setattr(module.FLAGS["data_dir"], "value", str(tmp_path))
+    FLAGS.mark_as_parsed()
+    ran = []
+    finished = types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(module.subprocess, "run", lambda command: ran.append(command[1]) or finished)
+    assert not row.has_crf()
+    row.run()
+    assert ran == ["train.py", "evaluate.py"] and row.has_crf()
+    assert DenseCRF.load(tmp_path / "crf.json").parameters == row.wanted()["crf"]
+    DenseCRF().save(tmp_path / "crf.json")
+    assert not row.has_crf()
 
 
 def test_only_tables_1_and_2_have_the_step_policy(parsed):
@@ -259,7 +330,7 @@ def test_two_steps_on_small_data(row, small_records, calm_networks, tmp_path):
 def test_what_is_missing_is_said(tmp_path):
     command = [sys.executable, "tools/reproduce.py", f"--data_dir={tmp_path}"]
     result = subprocess.run([*command, "--table=10"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1 and "--table=10: expected at most 9" in result.stderr
+    assert result.returncode == 1 and "--table=10: expected one of 1, 2, 3" in result.stderr
 
 
 def test_a_measured_row_stands_beside_the_published_one(tmp_path, monkeypatch):
@@ -295,7 +366,7 @@ def test_a_row_of_a_server_ends_with_masks_and_doubts_are_marked(tmp_path, monke
     checkpoint = tf.train.Checkpoint(x=tf.Variable(0.0))
     tf.train.CheckpointManager(checkpoint, str(tmp_path / "checkpoints"), 1).save(20_000)
     DenseCRF().save(tmp_path / "crf.json", {"checkpoint": "ckpt-20000"})
-    assert row.searched()
+    assert row.has_crf()
     planted(row, tmp_path, images=1456)
     for name in ("evaluation.json", "evaluation_images.npz"):
         (tmp_path / name).rename(tmp_path / name.replace("evaluation", "evaluation_test"))
