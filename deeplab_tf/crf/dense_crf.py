@@ -240,12 +240,9 @@ class DenseCRF:
         return image, probabilities, peaks
 
     def _lattices(self, image, threads):
-        from deeplab_tf.crf.gaussian import pixel_ranges, run_width
         from deeplab_tf.crf.lattice import Lattice
 
-        count = math.prod(image.shape[:-1])
-        ranges = pixel_ranges(count, run_width(image.shape[:-1]), threads)
-        return [Lattice(kernel.features, ranges, threads) for kernel in self.kernels(image)]
+        return [Lattice(kernel.features, threads) for kernel in self.kernels(image)]
 
     def _mean_field(self, image, probabilities):
         """The shape of the marginals, and the field at its start."""
@@ -259,7 +256,6 @@ class DenseCRF:
             from deeplab_tf.crf import tensorflow_backend
 
             return shape, tensorflow_backend.ImageMeanField(self, image, probabilities)
-        from deeplab_tf.crf.gaussian import run_width
         from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries
 
         threads = self.threads or available_cores()
@@ -273,9 +269,7 @@ class DenseCRF:
             Potential(lattice, self.normalization, compatibility)
             for lattice, compatibility in zip(self._lattices(image, threads), compatibilities, strict=True)
         ]
-        unaries = Unaries.of_probabilities(
-            probabilities.reshape(-1, shape[-1]), run_width(shape[:-1]), active, threads=threads
-        )
+        unaries = Unaries.of_probabilities(probabilities.reshape(-1, shape[-1]), active, threads=threads)
         return shape, MeanField(potentials, unaries, threads)
 
     @property

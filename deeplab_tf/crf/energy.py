@@ -5,7 +5,7 @@ import numpy as np
 from deeplab_tf.crf.filtering import FLOOR
 from deeplab_tf.crf.gaussian import normalizers
 from deeplab_tf.crf.lattice import Lattice
-from deeplab_tf.crf.mean_field import filtered
+from deeplab_tf.crf.mean_field import gaussian_filter
 
 
 def unary_energy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -27,7 +27,8 @@ def pairwise_energy(
     """
     found, labels = np.unique(labels, return_inverse=True)
     # near[i, l] is the sum of k(i, j) over the pixels j of label l.
-    near = filtered(lattice, (labels[:, None] == np.arange(len(found))).astype(np.float32), normalization)
+    one_hot = (labels[:, None] == np.arange(len(found))).astype(np.float32)
+    near = gaussian_filter(lattice, len(found), normalization)(one_hot)
     costs = 1 - np.eye(len(found)) if compatibility is None else compatibility[np.ix_(found, found)]
     before, after = normalizers(lattice.response, normalization)
     with_itself = (before.astype(np.float64) * after * np.diag(costs)[labels]).sum()

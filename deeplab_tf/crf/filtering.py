@@ -2,8 +2,8 @@
 
 Arrays of rows are float32 [rows, columns], the classes innermost, padded to whole registers (see `lanes.py`). `layout`
 is a tuple of equal tuples of zeros, which tells a kernel at compile time how to take the columns: `len(layout)` times
-`len(layout[0])` registers. A kernel works on the pixels, image rows or vertices `start` to `stop`, so that pieces may
-run at the same time.
+`len(layout[0])` registers. A kernel works on the pixels or vertices `start` to `stop`, so that pieces may run at
+the same time.
 
 All kernels of a CRF are filtered together: the vertices of their lattices stand one after the other in one array of
 rows, and a pixel's `corners` are the vertices around it on all of them. Weights and compatibilities are applied on the
@@ -29,7 +29,7 @@ FLOOR = np.float32(1e-5)
 NOTHING = np.float32(-1e30)
 
 # Pixels that are updated together. A pixel's chain of sums, exponentials and a division is long; those of a run
-# overlap. Runs are parts of image rows, and those below each other follow each other: their vertices stay in the cache.
+# overlap. One run follows the other in memory: what is read of the pixels then comes by itself, ahead of time.
 RUN = 64
 
 # The rows around a pixel are asked for so many pixels ahead: they lie about, and the cache cannot guess where.
@@ -60,7 +60,6 @@ class Rows(NamedTuple):
 
     scores: np.ndarray  # float32 [N, columns], log P; NOTHING in the padding
     rest: np.ndarray  # float32 [N], log P of all the classes without a column, so without messages; [0] if none
-    width: int  # the pixels of an image row
     groups: tuple[int, ...]
     layout: tuple[tuple[int, ...], ...]
 
@@ -150,7 +149,7 @@ def _scratch(rows):
 
 @kernel
 def update(values, corners, places, rows, target, shifts, start, stop):
-    """One mean-field update of the image rows `start` to `stop`: beliefs = softmax(log P + messages), splatted.
+    """One mean-field update of the pixels `start` to `stop`: beliefs = softmax(log P + messages), splatted.
 
     Args:
         values: as in `_new_beliefs`.
@@ -159,30 +158,28 @@ def update(values, corners, places, rows, target, shifts, start, stop):
         rows: `Rows`.
         target: float32 [vertices of the part, columns], to which the beliefs are added.
         shifts: int32 [corners], the vertex that is the target's first row, for every corner.
-        start: the first image row.
-        stop: the image row after the last.
+        start: the first pixel.
+        stop: the pixel after the last.
     """
     beliefs, scale, rest = _scratch(rows)
     layout = rows.layout
     blocks = layout[0]
-    for left in range(0, rows.width, RUN):
-        for y in range(start, stop):
-            first = y * rows.width + left
-            count = min(RUN, rows.width - left, len(rows.scores) - first)
-            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
-            for k in range(count):
-                ahead = min(first + k + _AHEAD, len(rows.scores) - 1)
-                for r in range(len(places.corners)):
-                    lanes.prefetch(target, places.vertices[ahead, r] - shifts[r], 0, blocks)
-                factor = lanes.repeat(lanes.load(scale, k, 0, _ONE_REGISTER), blocks)
-                for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-                    row = lanes.multiply(factor, lanes.load(beliefs, k, column, blocks))
-                    _splat(row, target, shifts, places, first + k, column, blocks)
+    for first in range(start, stop, RUN):
+        count = min(RUN, stop - first)
+        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        for k in range(count):
+            ahead = min(first + k + _AHEAD, len(rows.scores) - 1)
+            for r in range(len(places.corners)):
+                lanes.prefetch(target, places.vertices[ahead, r] - shifts[r], 0, blocks)
+            factor = lanes.repeat(lanes.load(scale, k, 0, _ONE_REGISTER), blocks)
+            for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
+                row = lanes.multiply(factor, lanes.load(beliefs, k, column, blocks))
+                _splat(row, target, shifts, places, first + k, column, blocks)
 
 
 @kernel
 def finish(values, corners, places, rows, columns, original, out, start, stop):
-    """The beliefs in the image rows `start` to `stop` after a last update, of the first group.
+    """The beliefs of the pixels `start` to `stop` after a last update, of the first group.
 
     Args:
         values: as in `_new_beliefs`.
@@ -192,48 +189,49 @@ def finish(values, corners, places, rows, columns, original, out, start, stop):
         columns: int64 [C], the first column of every class, -1 for a class without one.
         original: float32 [N, C], the probabilities; read for the classes without a column only.
         out: float32 [N, C], filled.
-        start: the first image row.
-        stop: the image row after the last.
+        start: the first pixel.
+        stop: the pixel after the last.
     """
     beliefs, scale, rest = _scratch(rows)
-    for left in range(0, rows.width, RUN):
-        for y in range(start, stop):
-            first = y * rows.width + left
-            count = min(RUN, rows.width - left, len(rows.scores) - first)
-            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+    for first in range(start, stop, RUN):
+        count = min(RUN, stop - first)
+        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        if len(rows.rest) == 0:
             for k in range(count):
                 for c in range(len(columns)):
-                    if columns[c] >= 0:
-                        out[first + k, c] = beliefs[k, columns[c]] * scale[k, 0]
-                    else:
-                        share = rest[k, 0] / np.float32(math.exp(rows.rest[first + k]))
-                        out[first + k, c] = max(original[first + k, c], FLOOR) * share
+                    out[first + k, c] = beliefs[k, c * len(rows.groups)] * scale[k, 0]
+            continue
+        for k in range(count):
+            for c in range(len(columns)):
+                if columns[c] >= 0:
+                    out[first + k, c] = beliefs[k, columns[c]] * scale[k, 0]
+                else:
+                    share = rest[k, 0] / np.float32(math.exp(rows.rest[first + k]))
+                    out[first + k, c] = max(original[first + k, c], FLOOR) * share
 
 
 @kernel
 def finish_labels(values, corners, places, rows, columns, original, out, start, stop):
-    """The most probable classes in the image rows `start` to `stop` after a last update: out int32 [groups, N].
+    """The most probable classes of the pixels `start` to `stop` after a last update: out int32 [groups, N].
 
     The arguments are those of `finish`.
     """
     beliefs, scale, rest = _scratch(rows)
-    for left in range(0, rows.width, RUN):
-        for y in range(start, stop):
-            first = y * rows.width + left
-            count = min(RUN, rows.width - left, len(rows.scores) - first)
-            _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
-            for group in range(len(rows.groups)):
-                for k in range(count):
-                    highest = np.float32(-1)
-                    for c in range(len(columns)):
-                        if columns[c] >= 0:
-                            belief = beliefs[k, columns[c] + group] * scale[k, group]
-                        else:
-                            share = rest[k, group] / np.float32(math.exp(rows.rest[first + k]))
-                            belief = max(original[first + k, c], FLOOR) * share
-                        if belief > highest:
-                            highest = belief
-                            out[group, first + k] = c
+    for first in range(start, stop, RUN):
+        count = min(RUN, stop - first)
+        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        for group in range(len(rows.groups)):
+            for k in range(count):
+                highest = np.float32(-1)
+                for c in range(len(columns)):
+                    if columns[c] >= 0:
+                        belief = beliefs[k, columns[c] + group] * scale[k, group]
+                    else:
+                        share = rest[k, group] / np.float32(math.exp(rows.rest[first + k]))
+                        belief = max(original[first + k, c], FLOOR) * share
+                    if belief > highest:
+                        highest = belief
+                        out[group, first + k] = c
 
 
 @kernel

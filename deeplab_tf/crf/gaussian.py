@@ -32,18 +32,6 @@ def aligned_rows(count: int, columns: int, zero: bool = True) -> np.ndarray:
     return memory[first : first + count * columns].reshape(count, columns)
 
 
-def run_width(shape: tuple[int, ...]) -> int:
-    """The pixels of a row as `filtering.Rows` wants them: of an image row, or of a run where those are shorter."""
-    return max(shape[-1], filtering.RUN)
-
-
-def pixel_ranges(count: int, width: int, threads: int) -> list[tuple[int, int]]:
-    """Cuts so many pixels into at most one range of image rows per thread: (start, stop) in pixels."""
-    rows = -(-count // width)
-    smallest = -(-16 * 64 // width)
-    return [(start * width, min(count, stop * width)) for start, stop in split(rows, threads, smallest)]
-
-
 def _factors(one):
     """Factors of the pixels before and after a filter; one array where both are the same."""
     before, after = normalizers(one.lattice.response, one.normalization)

@@ -24,6 +24,8 @@ from deeplab_tf.parallel import run, split
 
 # Vertices that are blurred together: their rows, twice, fit into a core's own cache.
 _CACHED_VERTICES = 2048
+# Pixels that are worth a thread.
+_SMALLEST_PART = 1024
 
 
 def elevation(dimensions: int) -> np.ndarray:
@@ -134,19 +136,18 @@ class Lattice:
         size: M, the number of vertices.
     """
 
-    def __init__(self, features: np.ndarray, pixel_ranges: list[tuple[int, int]] | None = None, threads: int = 1):
+    def __init__(self, features: np.ndarray, threads: int = 1):
         """Builds the lattice.
 
         Args:
             features: float32 [d, N], in units of the kernel's standard deviations.
-            pixel_ranges: (start, stop) of the parts, which cover all pixels; by default there is one.
-            threads: the cores to use at most.
+            threads: the cores to use at most, and the number of parts at most.
 
         Raises:
             UserError: if the features are not finite, or span too many standard deviations.
         """
         dimensions, count = features.shape
-        pixel_ranges = pixel_ranges or [(0, count)]
+        pixel_ranges = split(count, threads, _SMALLEST_PART)
         reach = reach_of(features)
         order = _key_order(features, reach)
         steps = key_steps(reach, order)

@@ -1,5 +1,6 @@
 """The mean field of the dense CRF on the CPU: compiled loops over permutohedral lattices."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +51,12 @@ class Unaries:
 
     @classmethod
     def of_probabilities(
-        cls, probabilities: np.ndarray, width: int, active: np.ndarray, groups: int = 1, threads: int = 1
+        cls, probabilities: np.ndarray, active: np.ndarray, groups: int = 1, threads: int = 1
     ) -> "Unaries":
         """The unaries -log P, where P counts as at least `filtering.FLOOR`.
 
         Args:
             probabilities: float32 [N, C].
-            width: the pixels of an image row.
             active: bool [C], the classes with messages; those of the others count as zero.
             groups: CRFs to compute together; 8 at the most.
             threads: cores to use at most.
@@ -66,21 +66,21 @@ class Unaries:
             floored = np.maximum(probabilities[start:stop], filtering.FLOOR)
             return np.log(floored, out=floored)
 
-        unaries = cls(scores, probabilities.shape, width, active, groups, threads)
+        unaries = cls(scores, probabilities.shape, active, groups, threads)
         unaries.original = probabilities
         return unaries
 
     @classmethod
-    def of_energies(cls, energies: np.ndarray, width: int, threads: int = 1) -> "Unaries":
+    def of_energies(cls, energies: np.ndarray, threads: int = 1) -> "Unaries":
         """Any unaries, float32 [C, N]; finite."""
 
         def scores(start, stop):
             return -energies[:, start:stop].T
 
         classes, count = energies.shape
-        return cls(scores, (count, classes), width, np.ones(classes, bool), 1, threads)
+        return cls(scores, (count, classes), np.ones(classes, bool), 1, threads)
 
-    def __init__(self, scores, shape, width, active, groups, threads):
+    def __init__(self, scores, shape, active, groups, threads):
         count, self.classes = shape
         self.original = None
         groups = min(size for size in _GROUPS if size >= groups)
@@ -104,7 +104,7 @@ class Unaries:
                 rows[first:last, used:] = filtering.NOTHING
 
         run(lay_out, split(count, threads), threads)
-        self.rows = filtering.Rows(rows, rest, width, (0,) * groups, layout)
+        self.rows = filtering.Rows(rows, rest, (0,) * groups, layout)
 
     def empty(self) -> np.ndarray:
         """Rows like those of the scores, of anything."""
@@ -129,9 +129,7 @@ class MeanField:
         rows = unaries.rows
         self._unaries = unaries
         self._threads = threads
-        self._pieces = split(
-            -(-len(rows.scores) // rows.width), 4 * threads, smallest=-(-8 * filtering.RUN // rows.width)
-        )
+        self._pieces = split(len(rows.scores), 4 * threads, smallest=8 * filtering.RUN)
         filters = [self._filter_of(potential) for potential in potentials]
         self._crfs = 1 if factors is None else len(factors)
         if factors is not None:
@@ -156,11 +154,9 @@ class MeanField:
         """One iteration: splats the current beliefs, and blurs them into the messages of the next ones."""
         if self._filters is None:
             return
-        width = self._unaries.rows.width
 
         def splat(start, stop, target, shifts):
-            stop = -(-stop // width)
-            filtering.update(*self._messages(), target, shifts, start // width, stop)
+            filtering.update(*self._messages(), target, shifts, start, stop)
 
         self._filter(splat)
 
@@ -234,10 +230,15 @@ class MeanField:
         return out
 
 
-def filtered(lattice: Lattice, values: np.ndarray, normalization: str = "symmetric") -> np.ndarray:
-    """Filters values of the pixels, float32 [N, C], with the normalised Gaussian kernel of a lattice."""
-    count, classes = values.shape
-    unaries = Unaries.of_energies(np.zeros((classes, count), np.float32), count)
-    field = MeanField([Potential(lattice, normalization, 1.0)], unaries)
-    field.update_from(values)
-    return field.messages()
+def gaussian_filter(
+    lattice: Lattice, classes: int, normalization: str = "symmetric", threads: int = 1
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The normalised Gaussian kernel of a lattice, as a function of the pixels' values: float32 [N, C] to [N, C]."""
+    unaries = Unaries.of_energies(np.zeros((classes, len(lattice.vertices)), np.float32), threads)
+    field = MeanField([Potential(lattice, normalization, 1.0)], unaries, threads)
+
+    def filtered(values):
+        field.update_from(values)
+        return field.messages()
+
+    return filtered

@@ -24,7 +24,6 @@ from deeplab_tf.counts import mean_iou
 from deeplab_tf.crf.check import check_guide, check_probabilities
 from deeplab_tf.crf.dense_crf import DenseCRF
 from deeplab_tf.crf.features import bilateral_features, spatial_features
-from deeplab_tf.crf.gaussian import pixel_ranges, run_width
 from deeplab_tf.crf.lattice import Lattice
 from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries, together
 from deeplab_tf.crf.search_result import SearchResult, Trial, searched
@@ -240,21 +239,16 @@ class _Stages:
             image,
             label.astype(np.int64),
             probabilities.argmax(-1),
-            Unaries.of_probabilities(
-                probabilities.reshape(-1, self.num_classes), run_width(shape), active, groups, threads=1
-            ),
-            self._lattice(spatial_features(shape, self.fixed.spatial_std), shape),
+            Unaries.of_probabilities(probabilities.reshape(-1, self.num_classes), active, groups, threads=1),
+            Lattice(spatial_features(shape, self.fixed.spatial_std)),
         )
-
-    def _lattice(self, features, shape):
-        return Lattice(features, pixel_ranges(features.shape[1], run_width(shape), 1))
 
     def _counts(self, sample, found):
         return class_counts(sample.label, found, self.num_classes, self.ignore_label)
 
     def _trials(self, sample, pair, grid):
         """The counts of all points of the grid with one pair of standard deviations: [(place in the grid, counts)]."""
-        bilateral = self._lattice(bilateral_features(sample.image, *pair), sample.label.shape)
+        bilateral = Lattice(bilateral_features(sample.image, *pair))
         costs = 1.0 if self.fixed.compatibility is None else np.asarray(self.fixed.compatibility)
         spatial = Potential(sample.spatial, self.fixed.normalization, self.fixed.spatial_weight * costs)
         places = [place for place, point in enumerate(grid) if point[1:] == pair]

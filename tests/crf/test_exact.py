@@ -6,7 +6,7 @@ import pytest
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf.features import bilateral_features, spatial_features
 from deeplab_tf.crf.lattice import Lattice
-from deeplab_tf.crf.mean_field import filtered
+from deeplab_tf.crf.mean_field import gaussian_filter
 
 
 def relative_error(found, expected):
@@ -17,7 +17,7 @@ def relative_error(found, expected):
 def test_spatial_filter(exact, std, bound):
     features = spatial_features((22, 31), std)
     values = np.random.default_rng(0).random((features.shape[1], 5), np.float32)
-    found = filtered(Lattice(features), values)
+    found = gaussian_filter(Lattice(features), values.shape[1])(values)
     error = relative_error(found, exact(features) @ values)
     print(f"spatial filter, std {std}: mean error {error:.2%} of the mean value")
     assert error < bound
@@ -29,7 +29,7 @@ def test_spatial_filter(exact, std, bound):
 def test_bilateral_filter(exact, small, spatial_std, color_std, bound):
     features = bilateral_features(small[0], spatial_std, color_std)
     values = np.random.default_rng(0).random((features.shape[1], 5), np.float32)
-    found = filtered(Lattice(features), values)
+    found = gaussian_filter(Lattice(features), values.shape[1])(values)
     error = relative_error(found, exact(features) @ values)
     print(f"bilateral filter, std {spatial_std} pixels and {color_std} units: mean error {error:.2%} of the mean value")
     assert error < bound
@@ -71,7 +71,7 @@ def test_constant_image_smooths_as_a_gaussian():
     image = np.full((size, size, 3), 77, np.uint8)
     values = np.zeros((size * size, 1), np.float32)
     values[size * size // 2] = 1
-    found = filtered(Lattice(bilateral_features(image, std, 10.0)), values).reshape(size, size)
+    found = gaussian_filter(Lattice(bilateral_features(image, std, 10.0)), 1)(values).reshape(size, size)
     offsets = np.arange(size) - size // 2
     expected = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * std**2)) / (2 * np.pi * std**2)
     print(f"impulse response: mean error {relative_error(found, expected):.2%}, sum {found.sum():.4f}")

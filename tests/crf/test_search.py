@@ -190,7 +190,7 @@ def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
     spatial = Potential(Lattice(spatial_features(image.shape[:2], 3)), "symmetric", 3.0)
 
     def field(weights):
-        unaries = Unaries.of_probabilities(probabilities.reshape(-1, 3), 64, np.array(active, bool), len(weights))
+        unaries = Unaries.of_probabilities(probabilities.reshape(-1, 3), np.array(active, bool), len(weights))
         made = MeanField([Potential(bilateral, "symmetric", 1.0), spatial], unaries, factors=weights)
         for _ in range(5):
             made.update()

@@ -1,15 +1,14 @@
 """Dense CRFs with the calls of pydensecrf.densecrf."""
 
 import enum
+from collections.abc import Callable
 from numbers import Number
 
 import numpy as np
 
 from deeplab_tf.crf.features import bilateral_features, spatial_features
-from deeplab_tf.crf.filtering import RUN
-from deeplab_tf.crf.gaussian import pixel_ranges
 from deeplab_tf.crf.lattice import Lattice
-from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries, filtered
+from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries, gaussian_filter
 from deeplab_tf.errors import UserError
 from deeplab_tf.parallel import available_cores
 
@@ -94,9 +93,9 @@ class DenseCRF:
             if isinstance(value, bool) or value != int(value) or value < 1:
                 raise UserError(f"dense CRF: {name} is {value!r}, expected a whole number, one or more")
         self._count, self._classes = int(nvar), int(nlabels)
-        self._width = RUN
         self._energies = np.zeros((self._classes, self._count), np.float32)
         self._potentials: list[Potential] = []
+        self._filters: list[Callable] = []  # of the potentials, once klDivergence has asked for them
         self._threads = available_cores()
 
     def addPairwiseEnergy(  # noqa: N802
@@ -126,8 +125,7 @@ class DenseCRF:
             normalization = _NORMALIZATIONS[NormalizationType(normalization)]
         except ValueError as error:
             raise UserError(f"dense CRF: {error}; expected one of the constants of this module") from error
-        ranges = pixel_ranges(self._count, self._width, self._threads)
-        lattice = Lattice(features, ranges, self._threads)
+        lattice = Lattice(features, self._threads)
         self._potentials.append(Potential(lattice, normalization, self._compatibility(compat)))
 
     def _compatibility(self, compat):
@@ -159,7 +157,7 @@ class DenseCRF:
         self._energies = np.clip(energies, -_HIGHEST_ENERGY, _HIGHEST_ENERGY)
 
     def _field(self):
-        unaries = Unaries.of_energies(self._energies, self._width, self._threads)
+        unaries = Unaries.of_energies(self._energies, self._threads)
         return MeanField(self._potentials, unaries, self._threads)
 
     def inference(self, niter: int) -> np.ndarray:
@@ -185,8 +183,10 @@ class DenseCRF:
         beliefs = self._beliefs(Q)
         logarithms = np.log(np.maximum(beliefs, np.float32(1e-20)))
         total = np.sum(beliefs * (logarithms + self._energies), dtype=np.float64)
-        for lattice, normalization, compatibility in self._potentials:
-            near = filtered(lattice, beliefs.T, normalization)
+        for lattice, normalization, _ in self._potentials[len(self._filters) :]:
+            self._filters.append(gaussian_filter(lattice, self._classes, normalization, self._threads))
+        for filtered, (_, _, compatibility) in zip(self._filters, self._potentials, strict=True):
+            near = filtered(beliefs.T)
             costs = np.diag(compatibility) if np.ndim(compatibility) == 1 else compatibility
             # pydensecrf writes the Potts model as -w for equal labels.
             cost = near @ costs if np.ndim(costs) == 2 else -costs * near
@@ -209,7 +209,6 @@ class DenseCRF2D(DenseCRF):
         """Starts without potentials: width and height in pixels, and the number of classes."""
         super().__init__(w * h, nlabels)
         self._shape = (int(h), int(w))
-        self._width = max(int(w), RUN)
 
     def addPairwiseGaussian(  # noqa: N802
         self,
