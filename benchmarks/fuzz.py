@@ -11,6 +11,7 @@ reached. Worker processes read them. A file has failed when what it raises is no
 takes more memory or time than --megabytes or --seconds, or the worker dies. Failed files are kept in --keep.
 """
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -35,16 +36,8 @@ from collections.abc import Iterator, Sequence
 import fuzz_kinds
 import numpy as np
 import tqdm
-from absl import app, flags
 
-_KIND = flags.DEFINE_list("kind", [*fuzz_kinds.KINDS], "Kinds of files.")
-_COUNT = flags.DEFINE_integer("count", 10_000, "Mutated files of each kind.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the mutations.", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; default: as many as cores.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 10, "Most that a file may take.", lower_bound=0.1)
-_MEGABYTES = flags.DEFINE_float("megabytes", 512, "Most memory that a file may take.", lower_bound=1)
-_KEEP = flags.DEFINE_string("keep", "fuzz_failures", "Folder for files that failed.")
-_FILE = flags.DEFINE_string("file", None, "Read this kept file once more, in this process.")
+from deeplab_tf.parallel import available_cores
 
 _NUMBERS = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 _WORDS = (
@@ -66,6 +59,14 @@ _WORDS = (
     *("null", "true", "[]", "{}", "[[]]", '{"size": [33, 41], "counts": "~"}', "[" * 2000 + "]" * 2000),
 )
 _ADDRESS_SPACE = 6 << 30  # bytes that a worker may take beyond what it has when it begins
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The most that a file may take: seconds, and megabytes of memory."""
+
+    seconds: float = 10
+    megabytes: float = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _inside_zip(rng: np.random.Generator, content: bytes) -> bytes:
     return file.getvalue()
 
 
-def outcome_of(kind, index: int, name: str, content: bytes, seconds: float, megabytes: float) -> Outcome:
+def outcome_of(kind, index: int, name: str, content: bytes, limits: Limits) -> Outcome:
     """Reads a file, and judges what comes of it.
 
     Args:
@@ -202,8 +203,7 @@ def outcome_of(kind, index: int, name: str, content: bytes, seconds: float, mega
         index: of the file.
         name: of the file.
         content: of the file.
-        seconds: the most that it may take.
-        megabytes: the most memory that it may take.
+        limits: of time and memory.
     """
     before, began = _memory_now(), time.monotonic()
     try:
@@ -220,7 +220,7 @@ def outcome_of(kind, index: int, name: str, content: bytes, seconds: float, mega
             f"{type(error).__name__}: {error} ({pathlib.Path(place.filename).name}:{place.lineno})",
         )
     took, grown = time.monotonic() - began, (_memory_peak() - before) / 1e6
-    if status != "failed" and (took > seconds or grown > megabytes):
+    if status != "failed" and (took > limits.seconds or grown > limits.megabytes):
         words = f"{status} after {took:.1f} s with {grown:.0f} MB"
         status = "failed"
     return Outcome(index, name, status, " ".join(words.split())[:300], took, grown)
@@ -245,7 +245,7 @@ def _status(field: str) -> float:
     return 0.0
 
 
-def _work(name: str, indices: Sequence[int], scratch: pathlib.Path, connection, settings: dict) -> None:
+def _work(name: str, seed: int, indices: Sequence[int], scratch: pathlib.Path, connection, limits: Limits) -> None:
     """A worker: reads the files of some indices, and sends what came of each."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     log = os.open(scratch / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -257,11 +257,11 @@ def _work(name: str, indices: Sequence[int], scratch: pathlib.Path, connection, 
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     connection.send(Outcome(-1))
     for index in indices:
-        file, content = mutated(np.random.default_rng([settings["seed"], index]), kind.starts, index)
+        file, content = mutated(np.random.default_rng([seed, index]), kind.starts, index)
         (scratch / "current").write_bytes(content)
         (scratch / "current.name").write_text(file)
         os.truncate(log, 0)
-        outcome = outcome_of(kind, index, file, content, settings["seconds"], settings["megabytes"])
+        outcome = outcome_of(kind, index, file, content, limits)
         if outcome.status == "failed":
             os.replace(scratch / "current", scratch / str(index))
         connection.send(outcome)
@@ -270,8 +270,8 @@ def _work(name: str, indices: Sequence[int], scratch: pathlib.Path, connection, 
 class _Worker:
     """A process that reads files, replaced by another where it dies."""
 
-    def __init__(self, name: str, indices: Sequence[int], scratch: pathlib.Path, settings: dict):
-        self._name, self.scratch, self._settings = name, scratch, settings
+    def __init__(self, name: str, seed: int, indices: Sequence[int], scratch: pathlib.Path, limits: Limits):
+        self._name, self._seed, self.scratch, self._limits = name, seed, scratch, limits
         scratch.mkdir()
         self.left = collections.deque(indices)
         self._start()
@@ -279,7 +279,7 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
-        arguments = (self._name, list(self.left), self.scratch, theirs, self._settings)
+        arguments = (self._name, self._seed, list(self.left), self.scratch, theirs, self._limits)
         self.process = context.Process(target=_work, args=arguments)
         self.process.start()
         theirs.close()
@@ -296,7 +296,7 @@ class _Worker:
                         self.left.popleft()
                         yield outcome
                 silent = time.monotonic() - self._heard
-                if silent < (3 * self._settings["seconds"] + 5 if self._ready else 600):
+                if silent < (3 * self._limits.seconds + 5 if self._ready else 600):
                     return
                 words = f"no answer for {silent:.0f} s"
                 self.process.kill()
@@ -334,16 +334,13 @@ class Summary:
         return len(alike) <= 3
 
 
-def fuzz(
-    name: str, count: int, seed: int, workers: int, seconds: float, megabytes: float, keep: pathlib.Path
-) -> Summary:
+def fuzz(name: str, count: int, seed: int, workers: int, limits: Limits, keep: pathlib.Path) -> Summary:
     """Reads `count` mutated files of a kind in worker processes."""
     summary = Summary(name)
-    settings = {"seed": seed, "seconds": seconds, "megabytes": megabytes}
     with tempfile.TemporaryDirectory() as folder, tqdm.tqdm(total=count, desc=name, unit=" files") as progress:
         shares = [range(worker, count, workers) for worker in range(workers)]
         busy = [
-            _Worker(name, share, pathlib.Path(folder) / str(i), settings) for i, share in enumerate(shares) if share
+            _Worker(name, seed, share, pathlib.Path(folder) / str(i), limits) for i, share in enumerate(shares) if share
         ]
         try:
             while busy := [worker for worker in busy if worker.left]:
@@ -387,22 +384,31 @@ def _once_more(name: str, file: pathlib.Path) -> None:
             print(f"{time.monotonic() - began:.2f} s, {(_memory_peak() - before) / 1e6:.0f} MB", file=sys.stderr)
 
 
-def main(_) -> None:
+def main() -> None:
     """Fuzzes the kinds asked for, and prints the table; exit status 1 where a file failed."""
-    unknown = set(_KIND.value) - fuzz_kinds.KINDS.keys()
-    if unknown:
-        raise app.UsageError(f"--kind: found {', '.join(unknown)}, expected some of {', '.join(fuzz_kinds.KINDS)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", default=",".join(fuzz_kinds.KINDS), help="kinds of files, joined by commas")
+    parser.add_argument("--count", type=int, default=10_000, help="mutated files of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
+    parser.add_argument("--workers", type=int, default=available_cores(), help="processes")
+    parser.add_argument("--seconds", type=float, default=10, help="most that a file may take")
+    parser.add_argument("--megabytes", type=float, default=512, help="most memory that a file may take")
+    parser.add_argument("--keep", default="fuzz_failures", help="folder for files that failed")
+    parser.add_argument("--file", type=pathlib.Path, help="read this kept file once more, in this process")
+    given = parser.parse_args()
+    kinds = given.kind.split(",")
+    if not fuzz_kinds.KINDS.keys() >= set(kinds):
+        parser.error(f"--kind={given.kind}: expected some of {', '.join(fuzz_kinds.KINDS)}")
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-    if _FILE.value:
-        _once_more(_KIND.value[0], pathlib.Path(_FILE.value))
+    if given.file:
+        _once_more(kinds[0], given.file)
         return
-    workers = _WORKERS.value or len(os.sched_getaffinity(0))
-    keep = pathlib.Path(_KEEP.value).expanduser()
-    limits = (_SECONDS.value, _MEGABYTES.value)
-    summaries = [fuzz(kind, _COUNT.value, _SEED.value, workers, *limits, keep) for kind in _KIND.value]
+    limits = Limits(given.seconds, given.megabytes)
+    keep = pathlib.Path(given.keep).expanduser()
+    summaries = [fuzz(kind, given.count, given.seed, given.workers, limits, keep) for kind in kinds]
     print(f"\n{table(summaries)}\n")
     sys.exit(1 if any(summary.findings for summary in summaries) else 0)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

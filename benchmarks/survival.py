@@ -14,6 +14,7 @@ seconds, not twelve. The disk is one of memory that another file fills, where th
 file may grow beyond a limit.
 """
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -34,12 +35,6 @@ from unittest import mock
 
 import numpy as np
 import tqdm
-from absl import app, flags
-
-_KILLS = flags.DEFINE_integer("kills", 100, "Processes to kill, at least.", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "Of all that is drawn at random.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where `shapes` is, or is to be, prepared; default: a new folder.")
-_KEEP = flags.DEFINE_string("keep", "survival_failures", "Folder for runs that failed.")
 
 SETTINGS = {
     "backbone": "resnet_tiny",
@@ -161,13 +156,13 @@ def damage(model_dir: pathlib.Path, kind: str, rng: np.random.Generator) -> bool
 
 
 def end_of(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
-    """All that a run ends with, by name: every number of its checkpoints and of best/, figures of validations."""
+    """What a run ends with, by name: every number of its last checkpoint and of best/, figures of validations."""
     import tensorflow as tf
 
     from deeplab_tf import run_folder
 
     found = {}
-    for path in (*run_folder.checkpoints(model_dir), run_folder.best_checkpoint(model_dir)):
+    for path in (run_folder.latest_checkpoint(model_dir), run_folder.best_checkpoint(model_dir)):
         reader = tf.train.load_checkpoint(path)
         name = os.path.relpath(path, model_dir)
         for key in set(reader.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
@@ -403,8 +398,14 @@ class Trial:
         return "\n".join(lines)
 
 
-def main(_) -> None:
+def main() -> None:
     """Makes runs until enough processes are killed, and prints the table; exit status 1 where something failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100, help="processes to kill, at least")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random")
+    parser.add_argument("--data_dir", help="where `shapes` is, or is to be, prepared; default: a new folder")
+    parser.add_argument("--keep", default="survival_failures", help="folder for runs that failed")
+    given = parser.parse_args()
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     from deeplab_tf import data
     from deeplab_tf.evaluation import validation  # noqa: F401 - imported once, before all forks
@@ -415,21 +416,21 @@ def main(_) -> None:
         folder = pathlib.Path(name)
         for part in ("disk", "logs"):
             (folder / part).mkdir()
-        data_dir = pathlib.Path(_DATA_DIR.value or folder / "data").expanduser().resolve()
+        data_dir = pathlib.Path(given.data_dir or folder / "data").expanduser().resolve()
         in_a_process(data.prepare, "shapes", data_dir)
         mounted = stack.enter_context(small_disk(folder / "disk"))
-        trial = Trial(folder / "disk", mounted, folder / "logs", data_dir, pathlib.Path(_KEEP.value).expanduser())
-        with tqdm.tqdm(total=_KILLS.value, unit="kill", dynamic_ncols=True) as progress:
+        trial = Trial(folder / "disk", mounted, folder / "logs", data_dir, pathlib.Path(given.keep).expanduser())
+        with tqdm.tqdm(total=given.kills, unit="kill", dynamic_ncols=True) as progress:
             run = 0
-            while trial.kills < _KILLS.value or run == 0:
-                trial.run(f"run{run}", np.random.default_rng([_SEED.value, run]), progress.write)
+            while trial.kills < given.kills or run == 0:
+                trial.run(f"run{run}", np.random.default_rng([given.seed, run]), progress.write)
                 progress.update(trial.kills - progress.n)
                 run += 1
     print(f"\n{trial.table()}\n")
-    print(f"{trial.kills} processes killed, {time.monotonic() - began:.0f} s, seed {_SEED.value}, ", end="")
+    print(f"{trial.kills} processes killed, {time.monotonic() - began:.0f} s, seed {given.seed}, ", end="")
     print("a full disk" if mounted else "files that may not grow, for lack of the right to mount a disk")
     sys.exit(1 if trial.failed else 0)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, ImageDraw, ImageFont, PngImagePlugin
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
@@ -23,6 +23,15 @@ OPACITY = 0.6  # of the colours of the classes over a photograph
 _ROW, _MARGIN = 18, 4  # height of a line of text and space between pictures, pixels
 _CELL, _COLUMNS = 220, 6  # longer side of a picture on a contact sheet, pixels, and pictures in a row
 _NO_LABEL = (255, 255, 255)
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(file: str | os.PathLike | bytes, source: str = "", load: bool = True) -> Image.Image:
@@ -36,16 +45,27 @@ def open_image(file: str | os.PathLike | bytes, source: str = "", load: bool = T
     Raises:
         UserError: it cannot be read.
     """
+    source, content = _named_content(file, source)
     try:
-        image = Image.open(io.BytesIO(file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()))
+        image = Image.open(io.BytesIO(content))
         if load:
             image.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         if reason.startswith("cannot identify image file"):
             reason = "not an image, or of an unknown format"
-        raise UserError(f"{source or file}: cannot be read as an image ({reason})") from error
+        raise UserError(f"{source}: cannot be read as an image ({reason})") from error
     return image
+
+
+def _named_content(file: str | os.PathLike | bytes, source: str) -> tuple[str, bytes]:
+    """The name for messages, and the content, of a file that is given by its path or its content."""
+    if isinstance(file, bytes):
+        return source or "an image", file
+    try:
+        return source or str(file), pathlib.Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{source or file}: cannot be read as an image ({error.strerror})") from error
 
 
 def find_images(pattern: str) -> list[pathlib.Path]:
@@ -83,12 +103,27 @@ def read_photograph(file: str | os.PathLike | bytes, source: str = "") -> np.nda
     Raises:
         UserError: it cannot be read, or holds integers outside 0..65535 or floats outside 0..1.
     """
-    return _upright_rgb(open_image(file, source), source or str(file))
+    source, content = _named_content(file, source)
+    turn = _TURNS.get(exif_orientation(open_image(content, source, load=False)))
+    image = open_image(content, source)
+    is_turned = turn is None or image.format == "TIFF"  # Pillow turns a TIFF as it loads it.
+    rgb = _rgb(image, source)
+    return np.asarray(rgb if is_turned else rgb.transpose(turn))
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """1, upright, to 8; 1 where the EXIF data say otherwise or nothing."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    """1, upright, to 8; 1 where the EXIF data before the pixels say otherwise, nothing, or are damaged.
+
+    Pillow's `getexif` takes a turn from XMP data too, and fails where the data are damaged; the served graph does not.
+    """
+    try:
+        tags = getattr(image, "tag_v2", None)  # of a TIFF
+        if tags is None:
+            tags = Image.Exif()
+            tags.load(image.info.get("exif", b""))
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises many kinds for damaged data
+        return 1
     return orientation if orientation in range(1, 9) else 1
 
 
@@ -106,19 +141,19 @@ def distinct_names(paths: Sequence[pathlib.Path]) -> list[str]:
     return names
 
 
-def _upright_rgb(image: Image.Image, source: str) -> np.ndarray:
-    """The pixels of an opened photograph; see `read_photograph`."""
+def _rgb(image: Image.Image, source: str) -> Image.Image:
+    """An opened photograph in RGB of 8 bits; see `read_photograph`."""
     if image.format == "GIF":  # what TensorFlow makes of its transparent pixels
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)  # I;16B has another byte order
         _check_range(values, 0, 65535, source)
-        image = _like(image, (values >> 8).astype(np.uint8))
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     elif image.mode == "F":
         values = np.asarray(image)
         _check_range(values, 0.0, 1.0, source)
-        image = _like(image, np.rint(255 * values).astype(np.uint8))
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = Image.fromarray(np.rint(255 * values).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _check_range(values: np.ndarray, low: float, high: float, source: str) -> None:
@@ -128,13 +163,6 @@ def _check_range(values: np.ndarray, low: float, high: float, source: str) -> No
             f"{source}: found {kind} from {values.min():.6g} to {values.max():.6g}, expected {low:g} to {high:g}; "
             "scale them, or save the image with 8 bits a channel"
         )
-
-
-def _like(image: Image.Image, pixels: np.ndarray) -> Image.Image:
-    """A picture of other pixels that is turned like `image`."""
-    other = Image.fromarray(pixels)
-    other.getexif().update(image.getexif())
-    return other
 
 
 def read_labels(

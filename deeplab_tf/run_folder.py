@@ -322,6 +322,6 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     """The dictionary in a JSON file; empty where there is no such file, or something else in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,6 +1,8 @@
 """The reader of photographs and of label maps: modes, ranges, orientations, and what is refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -127,3 +129,22 @@ def test_an_overlay_colours_classes_alone():
     image = np.full((2, 2, 3), 100, np.uint8)
     drawn = pictures.overlay(image, np.array([[0, 1], [255, 2]], np.uint8), np.array([[0, 0, 0], [200, 100, 0]]))
     np.testing.assert_allclose(drawn, [[[40, 40, 40], [160, 100, 40]], [[100, 100, 100], [100, 100, 100]]], atol=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_data_count_as_none(kind):
+    """Pillow's own reader of them raises a SyntaxError."""
+    damaged = b"Exif\0\0MM\x00\xf8\x00\x00\x00\x08" + bytes(20)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    file = encoded(photograph(), kind, exif=damaged, **options)
+    np.testing.assert_array_equal(read_photograph(file), read_photograph(encoded(photograph(), kind, **options)))
+
+
+def test_only_exif_data_turn_a_photograph():
+    """Pillow takes a turn from XMP data too; the served graph does not."""
+    chunk = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation="6"/>'
+    file = encoded(photograph(), "PNG")
+    text = struct.pack(">I", len(chunk)) + b"iTXt" + chunk + struct.pack(">I", zlib.crc32(b"iTXt" + chunk))
+    turned = file[:33] + text + file[33:]
+    assert Image.open(io.BytesIO(turned)).getexif()[274] == 6
+    np.testing.assert_array_equal(read_photograph(turned), read_photograph(file))

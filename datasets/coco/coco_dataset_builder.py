@@ -17,9 +17,11 @@ from deeplab_tf.data.download import Archive
 from deeplab_tf.data.masks import Mask
 from deeplab_tf.data.raw import RawFile, content, required_folder
 from deeplab_tf.errors import UserError
+from deeplab_tf.pictures import open_image
 
 # Images with fewer pixels of objects are left out, but for "all". Ours: the paper does not say which images it used.
 _LEAST_PIXELS = 1000
+_MOST_PIXELS = 1 << 32  # a larger area is none
 _YEARS = ("2017", "2014")
 
 
@@ -50,7 +52,8 @@ def _read(pair: AnnotatedImage) -> Example | None:
     """Draws the objects, small ones over large ones; crowds have no label. None with too few pixels of objects."""
     if pair.problem:
         raise UserError(pair.problem)
-    source = f"{pair.source}: {pair.image.name}"
+    source, image = f"{pair.source}: {pair.image.name}", content(pair.image)
+    _check_size(pair, image, source)
     segmentations = [annotation.get("segmentation") for _, annotation in pair.things]
     drawn = draw_segmentations(segmentations, pair.height, pair.width, source)
     indices = np.zeros((pair.height, pair.width), np.uint8)
@@ -61,13 +64,23 @@ def _read(pair: AnnotatedImage) -> Example | None:
         indices[pixels] = IGNORE_LABEL if annotation.get("iscrowd") else index
     if np.count_nonzero((indices > 0) & (indices < IGNORE_LABEL)) < pair.least_pixels:
         return None
-    return Example(pair.image.name, content(pair.image), Mask(indices), str(pair.image), pair.source)
+    return Example(pair.image.name, image, Mask(indices), str(pair.image), pair.source)
+
+
+def _check_size(pair: AnnotatedImage, image: bytes, source: str) -> None:
+    """Refuses a size that is not the image's, before anything so large is drawn. The image may be a turned one."""
+    width, height = open_image(image, str(pair.image), load=False).size
+    if [pair.height, pair.width] not in ([height, width], [width, height]):
+        raise UserError(
+            f"{source}: found a size of {pair.height!r} x {pair.width!r} pixels, expected that of the image "
+            f"{pair.image}, {height} x {width}"
+        )
 
 
 def _area(annotation: dict[str, Any], drawn: np.ndarray) -> float:
     """COCO's own figure where there is one, else the number of pixels drawn."""
     area = annotation.get("area")
-    return area if isinstance(area, (int, float)) and np.isfinite(area) else np.count_nonzero(drawn)
+    return area if isinstance(area, (int, float)) and abs(area) < _MOST_PIXELS else np.count_nonzero(drawn)
 
 
 class Builder(SegmentationBuilder, skip_registration=True):
@@ -151,15 +164,17 @@ def _annotated(
             if annotation["category_id"] in class_of:
                 index = class_of[annotation["category_id"]]
                 things.setdefault(annotation["image_id"], []).append((index, annotation))
-        listed = [(str(entry["file_name"]), entry["height"], entry["width"], entry["id"]) for entry in parsed["images"]]
+        listed = [
+            (str(entry["file_name"]), entry["height"], entry["width"], tuple(things.get(entry["id"], ())))
+            for entry in parsed["images"]
+        ]
         listed.sort(key=lambda entry: entry[0])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r})") from error
     pairs = []
-    for name, height, width, number in listed:
-        if number in things or not least_pixels:
+    for name, height, width, objects in listed:
+        if objects or not least_pixels:
             problem = "" if name in images else f"{name}: this image of {file} is missing; check --raw_dir"
             image = images.get(name, pathlib.Path(name))
-            objects = tuple(things.get(number, ()))
             pairs.append(AnnotatedImage(image, height, width, objects, least_pixels, str(file), problem))
     return pairs

@@ -6,8 +6,6 @@ import io
 import os
 import pathlib
 import pickle
-import zipfile
-import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,11 +222,18 @@ def read_array(path: str | os.PathLike) -> np.ndarray | dict:
             if name not in names:
                 found = ", ".join(names) or "nothing"
                 raise UserError(f"{path}: holds {found}; expected one array, or one named 'probabilities'")
-            return content[name]
+            array = content[name]
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as a NumPy file ({error})") from error
+    except Exception as error:  # NumPy raises many kinds for damaged files
+        raise UserError(f"{path}: cannot be read as a NumPy file ({_line(error)})") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path}: cannot be read as a NumPy file ({name} is no array)")
+    return array
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _holds_objects(file: io.BufferedReader) -> bool:
@@ -245,14 +250,17 @@ def _read_dict(file: io.BufferedReader, path: pathlib.Path) -> dict:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # pickle raises many kinds for damaged files
-        raise UserError(f"{path}: cannot be read as a NumPy file ({error})") from error
+        raise UserError(f"{path}: cannot be read as a NumPy file ({_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected an array, or a dict of activation maps")
     return content
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, numbers and containers of these, and refuses everything else that a pickle may name."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Builds arrays, numbers and containers of these, and refuses everything else that a pickle may name.
+
+    The one in Python: in C, a few bytes (LONG_BINPUT) make the table of what was met before as large as the memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "numpy" and name in (

@@ -1,6 +1,7 @@
 """DeepLab v2: a dense network shared by several scales of the image, fused by maximum (Sec. 3.2 and 4.2)."""
 
 import json
+import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from deeplab_tf import run_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import efficientnet, geometry, heads, resnet, vgg
 from deeplab_tf.models.atrous import IMPLEMENTATIONS
@@ -228,6 +230,23 @@ class DeepLab(keras.Model):
     def from_config(cls, config: dict) -> "DeepLab":
         """The model of a configuration, also of those that named `block_style` "bottleneck"."""
         return super().from_config(current_config(config))
+
+    @classmethod
+    def of_run(cls, model_dir: str | os.PathLike) -> "DeepLab":
+        """The network that the folder of a run describes, with fresh weights.
+
+        Raises:
+            UserError: it holds no run, or the description is damaged.
+        """
+        config = run_folder.read_description(model_dir)["model"]
+        try:
+            return cls.from_config(config)
+        except Exception as error:  # Keras raises many kinds, also other ones for a UserError of the constructor
+            reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f"{os.path.join(model_dir, run_folder.DESCRIPTION_FILE)} describes no network ({reason}); the command "
+                "that trained this run writes it again"
+            ) from error
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

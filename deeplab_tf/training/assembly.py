@@ -197,7 +197,7 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     """
     report = None
     if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
-        model = DeepLab.from_config(run_folder.read_description(model_dir)["model"])
+        model = DeepLab.of_run(model_dir)
     else:
         model, report = initial_model(recipe, num_classes)
     frozen = weights.freeze(model, recipe.freeze)

@@ -62,6 +62,7 @@ class Checkpoints:
         """
         self.latest = run_folder.restore_newest(self._checkpoint, run_folder.checkpoints(self._model_dir))
         validations = run_folder.read_validations(self._model_dir)
+        self._mend_best_file(validations)
         self.validations = {step: scalars for step, scalars in validations.items() if step <= self._last_step()}
 
     def save(self, *, if_due: bool = False) -> None:
@@ -134,11 +135,18 @@ class Checkpoints:
 
     def _best_mean_iou(self) -> float:
         """That of the checkpoint in best/; below 0 where there is none."""
+        return run_folder.read_best(self._model_dir).get("mean_iou", -1.0)
+
+    def _mend_best_file(self, validations: Mapping[int, Mapping[str, float]]) -> None:
+        """Writes best.json again where it is lost or damaged."""
         path = run_folder.best_checkpoint(self._model_dir)
-        if path is None:
-            return -1.0
-        noted = self.validations.get(run_folder.checkpoint_step(path), {}).get("mean_iou", -1.0)
-        return run_folder.read_best(self._model_dir).get("mean_iou", noted)  # A kill may leave best.json empty.
+        noted = validations.get(run_folder.checkpoint_step(path), {}).get("mean_iou") if path else None
+        if self._chief and noted is not None and "mean_iou" not in run_folder.read_best(self._model_dir):
+            self._write_best_file(os.path.basename(path), noted)
+
+    def _write_best_file(self, name: str, mean_iou: float) -> None:
+        best_file = self._model_dir / run_folder.BEST / run_folder.BEST_FILE
+        files.write_json(best_file, {"checkpoint": name, "mean_iou": mean_iou})
 
     def _copy_to_best(self, mean_iou: float) -> None:
         latest, best = pathlib.Path(self.latest), self._model_dir / run_folder.BEST
@@ -149,7 +157,7 @@ class Checkpoints:
             with files.written_aside(best / source.name) as aside:
                 shutil.copyfile(source, aside)
         # From here on the new one counts; what else lies there is the old one.
-        files.write_json(best / run_folder.BEST_FILE, {"checkpoint": latest.name, "mean_iou": mean_iou})
+        self._write_best_file(latest.name, mean_iou)
         for other in best.glob("ckpt-*"):
             if other.stem != latest.name:
                 other.unlink()

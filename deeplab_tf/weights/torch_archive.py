@@ -140,8 +140,11 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows tensors and ordered dictionaries; `storage` finds what a persistent id stands for."""
+class _Unpickler(pickle._Unpickler):
+    """Knows tensors and ordered dictionaries; `storage` finds what a persistent id stands for.
+
+    The one in Python: in C, a few bytes (LONG_BINPUT) make the table of what was met before as large as the memory.
+    """
 
     def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], _Storage] | None = None):
         super().__init__(file, encoding="utf-8")

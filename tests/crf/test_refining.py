@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -258,6 +259,25 @@ def test_activation_maps_of_other_forms_are_refused(folders):
         np.save(path, np.array(content, dtype=object))
         with pytest.raises(UserError, match=message):
             reader.read(path, (20, 24))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\1\0\x06\0{'des(\n" + bytes(9),  # NumPy lets Python read the header
+        b"\x93NUMPY\1\0\xff\xff{" + b" " * 70_000,  # a message of several lines
+    ],
+)
+def test_damaged_arrays_are_one_line(content, tmp_path):
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("probabilities.npy", content)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("probabilities.npy", b"no array")  # np.load gives the bytes
+    for name in ("a.npy", "a.npz", "b.npz"):
+        with pytest.raises(UserError, match=f"{name}: cannot be read as a NumPy file") as raised:
+            maps.read_array(tmp_path / name)
+        assert "\n" not in str(raised.value)
 
 
 def test_no_code_of_a_map_is_run(folders):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 import deeplab_tf
+from deeplab_tf import DeepLab, run_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import geometry
 from tests.helpers import full_resolution, rounding
@@ -151,3 +152,19 @@ def test_arguments_that_are_not_allowed(arguments, words):
 def test_images_of_another_rank(tiny):
     with pytest.raises(UserError, match=r"found shape \(33, 33, 3\)"):
         tiny(np.zeros((33, 33, 3)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"backbone": 5}, {"name": 1e30}, {"scales": None}, {"num_classes": "8"}, {"dtype": []}, {"other": 1}]
+)
+def test_a_damaged_description_of_a_run_is_one_line(change, network, tmp_path):
+    run_folder.write_description(tmp_path, network().get_config() | change, {})
+    with pytest.raises(UserError, match=r"segmenter.json describes no network \(.*\); the command") as raised:
+        DeepLab.of_run(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_description_of_nothing_but_brackets_is_one_line(tmp_path):
+    (tmp_path / run_folder.DESCRIPTION_FILE).write_text("[" * 200_000)
+    with pytest.raises(UserError, match="segmenter.json is damaged"):
+        DeepLab.of_run(tmp_path)

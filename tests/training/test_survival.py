@@ -235,6 +235,7 @@ def test_a_damaged_best_json_does_not_stop_the_run_nor_lose_the_best(tmp_path, v
     (tmp_path / "run/best/best.json").write_bytes(content)
     validated(tmp_path / "run")
     assert best_checkpoint(tmp_path / "run").endswith("best/ckpt-8")
+    assert best_figures(tmp_path / "run") == {"checkpoint": "ckpt-8", "mean_iou": 0.6}
 
 
 def test_remains_of_killed_processes_are_removed(tmp_path, validated_folders):

@@ -1,13 +1,16 @@
 """The reader of .pth files against torch.load, and on hostile and damaged ones."""
 
 import collections
+import io
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
+from deeplab_tf.crf import maps
 from deeplab_tf.weights import torch_archive
 
 LAYOUTS = pytest.mark.parametrize("new_layout", [True, False], ids=["zip", "legacy"])
@@ -143,3 +146,13 @@ def test_a_compressed_or_endless_member_is_refused(tmp_path):
     (tmp_path / "none.pth").write_bytes(b"")
     with pytest.raises(ValueError, match="not a PyTorch file, or damaged"):
         torch_archive.load(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("unpickler", [torch_archive._Unpickler, maps._ArrayUnpickler])
+def test_a_pickle_cannot_ask_for_memory(unpickler):
+    """LONG_BINPUT 2^28 - 1: pickle in C takes 4 GB for it."""
+    tracemalloc.start()
+    unpickler(io.BytesIO(b"\x80\x02]r\xff\xff\xff\x0f.")).load()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e7
