@@ -211,7 +211,9 @@ def outcome_of(kind, index: int, name: str, content: bytes, limits: Limits) -> O
         status, words = "answered", ""
     except fuzz_kinds.UserError as error:
         status, words = "refused", ""
-        if "\n" in str(error) or not str(error):
+        if content == kind.starts[name]:
+            status, words = "failed", f"the whole file is refused: {error}"
+        elif "\n" in str(error) or not str(error):
             status, words = "failed", f"a message of several lines: {error}"
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -20,6 +20,9 @@ PADDING_LABEL = 255
 # A photograph of 12 megapixels, as telephones take them, is below it.
 MAX_PIXELS = 1 << 24
 
+# Times the pixels of the images of a request that they may take when they are padded to one size.
+_MOST_PADDED = 4
+
 
 class ServedSegmenter(tf.Module):
     """The signatures of a segmenter.
@@ -98,8 +101,9 @@ class ServedSegmenter(tf.Module):
             return served
 
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
-        for output in self._outputs.names:
-            served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
+        with tf.control_dependencies([self._check_padding(served["sizes"])]):
+            for output in self._outputs.names:
+                served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
         return served
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -117,6 +121,15 @@ class ServedSegmenter(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def _labels(self, images: tf.Tensor) -> tf.Tensor:
         return self._outputs(images, ["labels"])["labels"]
+
+    def _check_padding(self, sizes: tf.Tensor) -> tf.Operation:
+        """The operation that refuses images so unlike in size that padding, not they, would take the memory."""
+        sizes = tf.cast(sizes, tf.int64)
+        padded = tf.size(sizes, tf.int64) // 2 * tf.reduce_prod(tf.reduce_max(tf.pad(sizes, [[0, 1], [0, 0]]), axis=0))
+        most = tf.maximum(_MOST_PADDED * tf.reduce_sum(tf.reduce_prod(sizes, axis=1)), self._max_pixels)
+        message = f"expected images that padded to one size take at most {_MOST_PADDED} times their own pixels; send "
+        return tf.debugging.Assert(padded <= most, [message + "those of other sizes apart; found the sizes", sizes])
+
 
 
 def _mask_png(labels: tf.Tensor) -> tf.Tensor:

@@ -168,6 +168,9 @@ def test_the_served_model_refuses_and_goes_on():
     for shape in ((1, 64, 63, 3), (1, 0, 5, 3)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="at least one and at most 4000 pixels"):
             module.serve_images(tf.zeros(shape, tf.uint8))
+    thin = [encoded(picture(*size), "PNG") for size in ((1, 4000), (4000, 1))]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="take at most 4 times their own pixels"):
+        module.serve_bytes(tf.constant(thin))
     image = decode(good).numpy()
     np.testing.assert_array_equal(module.serve_bytes(tf.constant([good]))["labels"][0], segmenter(image).labels)
     assert module.serve_bytes(tf.constant([], tf.string))["labels"].shape[0] == 0
