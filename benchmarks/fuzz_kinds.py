@@ -399,12 +399,20 @@ class Requests:
         try:
             if name == "pixels.bin":
                 self._send_pixels(content)
-            elif name.startswith("pair"):
-                self._send([content, self._good])
             else:
-                self._send([content])
+                self._send_alone(content)
+                self._send([content, self._good] if name.startswith("pair") else [content])
         except self._tf.errors.InvalidArgumentError as error:
             raise UserError(str(error).split("\n")[0]) from None
+
+    def _send_alone(self, content: bytes) -> None:
+        """To serve_png, where a bad file fails alone."""
+        answer = self._served.signatures["serve_png"](image_bytes=self._tf.constant([content, self._good]))
+        (mask, good), (error, none) = answer["mask_png_bytes"].numpy(), answer["error"].numpy()
+        require(bool(mask) != bool(error) and b"\n" not in error, f"found a mask of {len(mask)} bytes and {error!r}")
+        require(
+            none == b"" and np.array_equal(np.asarray(Image.open(io.BytesIO(good))), self._expected[0]), "not alone"
+        )
 
     def _send(self, files: list[bytes]) -> None:
         answer = self._served.signatures["serve_bytes"](image_bytes=self._tf.constant(files))

@@ -34,14 +34,30 @@ def written_aside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     aside = path.with_name(f".{path.stem[:100]}.{process_name()}.part{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            os.replace(aside, path)
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Within the block, what Python, TensorFlow or HDF5 raise where they cannot write becomes one line.
+
+    Raises:
+        UserError: `path` cannot be written, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or str(error).splitlines()[0]})") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("tensorflow.python.framework.errors"):
+            raise
+        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0][:200]})") from error
 
 
 def remove_remains(folder: str | os.PathLike) -> None:

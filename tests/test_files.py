@@ -1,11 +1,16 @@
 """Files are whole or not there, whatever stops the writing; what cannot be written is one line."""
 
+import contextlib
 import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
@@ -56,3 +61,60 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         files.remove_remains(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, ".hidden.png"])
     assert not left.exists()
+
+
+@contextlib.contextmanager
+def no_room(most_bytes: int):
+    """Within the block no file may grow beyond a size: as on a disk that is full."""
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def export(segmenter, folder):
+    from deeplab_tf.serving import export_saved_model
+
+    export_saved_model(segmenter, folder)
+
+
+def save_weights(segmenter, folder):
+    from deeplab_tf import weights
+
+    weights.save(segmenter.model, folder / "x.weights.h5")
+
+
+def prepare(segmenter, folder):
+    from deeplab_tf import data
+
+    data.prepare("shapes", folder)
+
+
+def save_picture(segmenter, folder):
+    from deeplab_tf.pictures import save_picture
+
+    save_picture(folder / "x.png", np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+
+
+def predict(segmenter, folder):
+    from deeplab_tf.inference.predicting import predict
+
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder.parent / "a.png")
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    Image.fromarray(image).save(folder.parent / "b.bmp")
+    with no_room(20_000):
+        predict(segmenter, [folder.parent / "a.png", folder.parent / "b.bmp"], folder, ("overlays",))
+
+
+@pytest.mark.parametrize("write", [export, save_weights, prepare, save_picture, predict])
+def test_every_writer_says_in_one_line_that_the_disk_is_full(write, segmenter, tmp_path):
+    """TensorFlow's, HDF5's, tensorflow-datasets' and Pillow's; and nothing half-written stays."""
+    limit = contextlib.nullcontext() if write is predict else no_room(20_000)
+    with pytest.raises(UserError, match="cannot be written") as raised, limit:
+        write(segmenter, tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert [path for path in left if path.suffix in (".h5", ".png", ".pb") or "tfrecord" in path.name] == []

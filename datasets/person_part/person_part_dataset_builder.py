@@ -20,7 +20,9 @@ def _read_parts(data: bytes, source: str) -> Mask:
     """Draws the parts of all persons, in the order of the file; the rest of a person has no label."""
     try:
         return _draw_parts(np.atleast_1d(read_mat(data, source, "anno", "objects")), source)
-    except AttributeError as error:
+    except UserError:
+        raise
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{source}: not an annotation of PASCAL-Part ({error})") from error
 
 

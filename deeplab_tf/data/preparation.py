@@ -15,7 +15,7 @@ from deeplab_tf.data import catalogue
 from deeplab_tf.data.download import fetch
 from deeplab_tf.data.finding import find_builder, raw_folders
 from deeplab_tf.errors import UserError
-from deeplab_tf.files import process_name, remove_remains, write_text
+from deeplab_tf.files import process_name, remove_remains, write_text, writing
 
 
 def prepare(
@@ -124,7 +124,8 @@ def _build(
         )
         tfds.disable_progress_bar()  # of splits and shards; the builder shows its own, of images
         settings = tfds.download.DownloadConfig(beam_options=beam_options)
-        builder.download_and_prepare(download_dir=str(staging / "downloads"), download_config=settings)
+        with writing(data_dir):
+            builder.download_and_prepare(download_dir=str(staging / "downloads"), download_config=settings)
         builder.check_counts(builder.counts)
         built = pathlib.Path(builder.data_path)
         if builder.skipped:

@@ -188,7 +188,7 @@ class Segmenter:
             UserError: the folder holds no run, or no checkpoint yet.
         """
         model_dir = pathlib.Path(model_dir).expanduser()
-        model = DeepLab.of_run(model_dir)
+        content, model = run_folder.read_description(model_dir), DeepLab.of_run(model_dir)
         best = run_folder.best_checkpoint(model_dir)
         paths = run_folder.checkpoints(model_dir) if checkpoint == "latest" else [best] if best else []
         path = run_folder.restore_newest(tf.train.Checkpoint(model=model), paths)
@@ -201,7 +201,7 @@ class Segmenter:
             crf_file = model_dir / run_folder.CRF_FILE
             searched_for = read_searched_for(crf_file)
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
-        info = DatasetInfo.from_json(run_folder.read_description(model_dir)["classes"])
+        info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **{"fixed_weights": True} | options)
         segmenter.checkpoint, segmenter.model_dir = pathlib.Path(path).name, model_dir
         segmenter.train_masks = content.get("train_masks")

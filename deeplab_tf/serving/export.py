@@ -131,7 +131,6 @@ class ServedSegmenter(tf.Module):
         return tf.debugging.Assert(padded <= most, [message + "those of other sizes apart; found the sizes", sizes])
 
 
-
 def _mask_png(labels: tf.Tensor) -> tf.Tensor:
     """Labels uint8 [H, W] as an encoded PNG, one channel of 8 bits."""
     return tf.io.encode_png(labels[..., tf.newaxis])
@@ -169,25 +168,32 @@ def export_saved_model(
         the version directory.
 
     Raises:
-        UserError: an output or the precision is not one of these.
+        UserError: an output or the precision is not one of these, or the folder cannot be written.
     """
     served = ServedSegmenter(segmenter, outputs, precision, max_pixels)
     export_dir = pathlib.Path(export_dir).expanduser()
-    export_dir.mkdir(parents=True, exist_ok=True)
-    aside = export_dir / f".export-{os.getpid()}.part"
+    files.remove_remains(export_dir)
+    aside = export_dir / f".export-{files.process_name()}.part"
     try:
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        # A module of the variables alone: TensorFlow would trace functions in it again, and store the weights twice.
-        module = tf.Module()
-        module.preprocessing = served.preprocessing
-        tf.saved_model.save(module, str(aside), signatures=served.signatures(), options=options)
-        write_warmup_requests(aside, served.signatures(), max_pixels)
-        files.write_json(aside / "assets.extra" / "classes.json", segmenter.info.to_json())
-        settings = {"outputs": list(outputs), "precision": precision, "max_pixels": max_pixels}
-        write_card(aside / "assets.extra", segmenter, settings)
-        versions = [int(entry.name) for entry in export_dir.iterdir() if entry.name.isdigit()]
-        version = export_dir / str(max(versions, default=0) + 1)
-        os.replace(aside, version)
+        with files.writing(export_dir):
+            _write(aside, segmenter, served, max_pixels)
+            settings = {"outputs": list(outputs), "precision": precision, "max_pixels": max_pixels}
+            write_card(aside / "assets.extra", segmenter, settings)
+            versions = [int(entry.name) for entry in export_dir.iterdir() if entry.name.isdigit()]
+            version = export_dir / str(max(versions, default=0) + 1)
+            os.replace(aside, version)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return version
+
+
+def _write(folder: pathlib.Path, segmenter: Segmenter, served: ServedSegmenter, max_pixels: int) -> None:
+    """Writes the SavedModel with its warm-up requests and classes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    # A module of the variables alone: TensorFlow would trace functions in it again, and store the weights twice.
+    module = tf.Module()
+    module.preprocessing = served.preprocessing
+    tf.saved_model.save(module, str(folder), signatures=served.signatures(), options=options)
+    write_warmup_requests(folder, served.signatures(), max_pixels)
+    files.write_json(folder / "assets.extra" / "classes.json", segmenter.info.to_json())

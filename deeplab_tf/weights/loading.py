@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from deeplab_tf import files
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
 from deeplab_tf.weights import caffe, catalogue, checkpoints, imagenet, keras_files, torch_files
@@ -148,11 +149,12 @@ def save(model: DeepLab, path: str | os.PathLike) -> None:
     path = pathlib.Path(path).expanduser()
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{path}: the file name must end in .weights.h5")
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")  # Keras wants the whole suffix.
     try:
-        model.save_weights(aside)
-        os.replace(aside, path)
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            model.save_weights(aside)
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
