@@ -41,22 +41,9 @@ from deeplab_tf.parallel import available_cores
 
 _NUMBERS = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 _WORDS = (
-    *(
-        "0",
-        "-1",
-        "-5",
-        "1e30",
-        "1e400",
-        "NaN",
-        "-Infinity",
-        "65536",
-        "4294967296",
-        "9" * 400,
-        '"60"',
-        '""',
-        '"\\u0000"',
-    ),
-    *("null", "true", "[]", "{}", "[[]]", '{"size": [33, 41], "counts": "~"}', "[" * 2000 + "]" * 2000),
+    *("0", "-1", "-5", "1e30", "1e400", "NaN", "-Infinity", "65536", "4294967296", "9" * 400),
+    *('"60"', '""', '"\\u0000"', '"' + "n" * 300 + '"', '"../a.jpg"', "null", "true"),
+    *("[]", "{}", "[[]]", '{"size": [33, 41], "counts": "~"}', "[" * 2000 + "]" * 2000),
 )
 _ADDRESS_SPACE = 6 << 30  # bytes that a worker may take beyond what it has when it begins
 
@@ -112,14 +99,14 @@ def mutated(rng: np.random.Generator, starts: dict[str, bytes], index: int) -> t
 
 def _changed(rng: np.random.Generator, content: bytes, other: bytes) -> bytes:
     """One to four changes; a text is changed by its words as well."""
-    is_text = content[:1] in (b"{", b"[") and rng.random() < 0.8
+    is_text = content[:1] in (b"{", b"[", b"<") and rng.random() < 0.8
     for _ in range(int(rng.choice([1, 1, 1, 2, 4]))):
         content = _word_changed(rng, content) if is_text else _bytes_changed(rng, content, other)
     return content
 
 
 def _word_changed(rng: np.random.Generator, text: bytes) -> bytes:
-    """Replaces a number, a word or a list of numbers of a JSON text."""
+    """Replaces a number, a word or a list of numbers of a text in JSON or XML."""
     words = [*re.finditer(rb'-?\d+\.?\d*|"[^"]*"|\[[^\[\]]*\]|true|false|null', text)]
     if not words:
         return text

@@ -5,6 +5,7 @@ that name what the project does. It returns where the answer is good, raises `Us
 one line, and whatever else it raises is a finding. Weights are zeros: what is not zero in their files is structure.
 """
 
+import base64
 import io
 import json
 import pathlib
@@ -286,7 +287,7 @@ class Weights:
 
 
 class Annotations:
-    """MATLAB files of PASCAL-Context and PASCAL-Person-Part, and COCO's instances."""
+    """MATLAB files of PASCAL-Context and PASCAL-Person-Part, COCO's instances, labelling tools' files, class maps."""
 
     def __init__(self, scratch: pathlib.Path):
         import scipy.io
@@ -305,7 +306,18 @@ class Annotations:
         labels = (np.asarray(picture("L")) // 32).astype(np.uint16)
         part = {"part_name": "head", "mask": (labels > 3).astype(np.uint8)}
         person = {"class": "person", "mask": (labels > 2).astype(np.uint8), "parts": [part]}
-        self.starts = {"instances.json": json.dumps(self._instances()).encode()}
+        self._own = scratch / "own"
+        self._own.mkdir()
+        (self._own / "a.jpg").write_bytes(encoded(picture(), "JPEG"))
+        instances = json.dumps(self._instances()).encode()
+        self.starts = {
+            "instances.json": instances,
+            "own_coco.json": instances,
+            "own_labelme.json": json.dumps(_labelme()).encode(),
+            "own_cvat.xml": _CVAT,
+            "classes.map": b"# new = old\nvehicle = car, bus\nvoid = sky\nrest = *\n",
+            "classes.json.map": b'{"vehicle": ["car", "bus"], "void": ["sky"]}',
+        }
         for compressed in (False, True):
             for name, content in (("context", {"LabelMap": labels}), ("parts", {"anno": {"objects": [person]}})):
                 file = io.BytesIO()
@@ -332,6 +344,12 @@ class Annotations:
 
     def read(self, name: str, content: bytes) -> None:
         """Reads it as the data set's builder does, down to the example that would be written."""
+        if name.endswith(".map"):
+            self._read_class_map(content)
+            return
+        if name.startswith("own"):
+            self._read_own(name, content)
+            return
         if name.endswith(".json"):
             (self._raw / "annotations/instances_train2017.json").write_bytes(content)
             for pair in self._coco.pairs()["train"]:
@@ -346,6 +364,44 @@ class Annotations:
         read = getattr(sys.modules[f"deeplab_tf_datasets_{data_set}"], function)
         mask = read(content, name, True) if data_set == "pascal_context" else read(content, name)
         require(mask.indices.dtype == np.uint8 and mask.indices.ndim == 2, f"a mask {mask.indices.shape}")
+
+    def _read_class_map(self, content: bytes) -> None:
+        from deeplab_tf.data.class_map import read_class_map
+
+        (self._own / "classes").write_bytes(content)
+        require(len(read_class_map(self._own / "classes").class_names) > 0, "no classes")
+
+    def _read_own(self, name: str, content: bytes) -> None:
+        from deeplab_tf.data.labelling_tools import read_annotations, read_drawn
+
+        path = self._own / name
+        path.write_bytes(content)
+        try:
+            for image in read_annotations(self._own)[0]:
+                image = image.classified(lambda label: 1, 0, lambda label: f"{label!r} has no class")
+                self._check(read_drawn(image), 2)
+        finally:
+            path.unlink()
+
+
+def _labelme() -> dict:
+    """A file of LabelMe with a shape of each kind that has corners."""
+    points = {"polygon": [[2, 3], [20, 3], [9, 25.5]], "rectangle": [[1, 1], [9, 9]], "circle": [[15, 15], [19, 15]]}
+    shapes = [{"label": kind, "shape_type": kind, "points": found} for kind, found in points.items()]
+    mask = base64.b64encode(encoded(picture("1"), "PNG")).decode()
+    shapes.append({"label": "mask", "shape_type": "mask", "points": [[0, 0], [40, 32]], "mask": mask})
+    return {"imagePath": "a.jpg", "imageHeight": SIDES[0], "imageWidth": SIDES[1], "imageData": None, "shapes": shapes}
+
+
+_CVAT = b"""<?xml version="1.0" encoding="utf-8"?>
+<annotations><meta><job><labels><label><name>car</name></label></labels></job></meta>
+<image id="0" name="a.jpg" width="41" height="33">
+<polygon label="car" points="2.5,3;20,3;9,25.5" z_order="1"></polygon>
+<box label="car" xtl="1" ytl="1" xbr="9.5" ybr="9" z_order="0"></box>
+<ellipse label="car" cx="20" cy="15" rx="5.5" ry="4" z_order="2"></ellipse>
+<mask label="car" rle="3,4,3" left="5" top="6" width="5" height="2" z_order="3"></mask>
+</image></annotations>
+"""
 
 
 def _compressed_runs(runs: list[int]) -> str:

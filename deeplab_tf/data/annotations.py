@@ -5,11 +5,13 @@ processes: the death of one is an error that names the file. This module is what
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import io
 import math
 import multiprocessing
 import os
+import pathlib
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +23,7 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.parallel import available_cores
 
 _MAX_SIDE = 65535  # pixels, of an annotated image
+_MOST_MEMORY = 2 << 30  # bytes, that a worker may take: a file of few bytes can ask for all there is
 _alone = threading.Lock()
 
 
@@ -75,7 +78,8 @@ def draw_segmentations(segmentations: list[Any], height: int, width: int, source
     except UserError:
         raise
     except Exception as error:  # pycocotools raises many kinds
-        raise UserError(f"{source}: a segmentation that cannot be drawn ({error})") from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{source}: a segmentation that cannot be drawn ({reason})") from error
 
 
 def _problem(segmentation: Any, height: int, width: int) -> str:
@@ -138,7 +142,17 @@ def _workers(process: int) -> concurrent.futures.ProcessPoolExecutor:
 
 def _new_workers(count: int) -> concurrent.futures.ProcessPoolExecutor:
     # Not forked: this process has threads.
-    return concurrent.futures.ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_limit_memory)
+
+
+def _limit_memory() -> None:
+    """Makes this process run into a MemoryError before the machine is out of memory; on Linux."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # another system, or a lower limit already
+        import resource
+
+        taken = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + _MOST_MEMORY, taken + _MOST_MEMORY))
 
 
 def _in_worker(source: str, function: Callable, *arguments: Any) -> Any:

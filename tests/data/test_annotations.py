@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -87,3 +88,14 @@ def test_a_crash_is_one_line_and_the_next_file_is_read():
         annotations.read_mat(file.getvalue(), "y.mat", "GTcls", "Segmentation")
     with pytest.raises(UserError, match="z.mat: cannot be read as a MATLAB file"):
         annotations.read_mat(b"\x00" * 300, "z.mat", "LabelMap")
+
+
+def test_a_file_that_asks_for_all_the_memory_is_one_line():
+    """A cell array of 2^28 cells, in 300 bytes."""
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"LabelMap": np.array([[1, "a"]], object)})
+    content = file.getvalue()
+    sizes = content.index(struct.pack("<2i", 1, 2))
+    hostile = content[:sizes] + struct.pack("<2i", 1 << 14, 1 << 14) + content[sizes + 8 :]
+    with pytest.raises(UserError, match=r"x.mat: cannot be read as a MATLAB file \(Unable to allocate 2"):
+        annotations.read_mat(hostile, "x.mat", "LabelMap")
