@@ -50,7 +50,10 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     def decode_palette():
         pixels_at = header[10] + 256 * header[11] + 65536 * header[12]
         palette_at = 14 + header[14] + 256 * header[15]
-        colors = tf.io.decode_raw(tf.strings.substr(encoded, palette_at, pixels_at - palette_at), tf.uint8)
+        # Within the file: TensorFlow's error for a place beyond it has bytes of the file in it, which are no text.
+        palette_at = tf.minimum(palette_at, tf.strings.length(encoded))
+        palette_bytes = tf.maximum(pixels_at - palette_at, 0)
+        colors = tf.io.decode_raw(tf.strings.substr(encoded, palette_at, palette_bytes), tf.uint8)
         colors = tf.reshape(colors[: tf.size(colors) // 4 * 4], [-1, 4])
         colors = tf.gather(colors, [2, 1, 0], axis=1)  # stored as blue, green, red, 0
         return tf.gather(colors, tf.cast(tf.io.decode_bmp(encoded, channels=0)[..., 0], tf.int32))

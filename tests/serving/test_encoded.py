@@ -147,6 +147,7 @@ def test_damaged_exif_counts_as_none():
         (encoded(picture(64, 63), "WEBP"), "at most 4000 pixels.*64.*63"),
         (encoded(picture(64, 63), "WEBP", lossless=True), "at most 4000 pixels.*64.*63"),
         (encoded(picture(64, 63).convert("RGBA").rotate(9), "WEBP"), "at most 4000 pixels.*64.*63"),
+        (encoded(picture().convert("P"), "BMP")[:14] + b"\xe2\xe2" + encoded(picture().convert("P"), "BMP")[16:], ""),
         # Four terabytes, were they decoded.
         (encoded(picture(), "PNG")[:16] + struct.pack(">II", 1 << 20, 1 << 20), "at most 4000 pixels.*1048576"),
     ],
