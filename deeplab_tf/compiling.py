@@ -1,12 +1,10 @@
 """Kernels, loops over arrays: compiled by numba, and kept on disk."""
 
-import logging
+import sys
 from collections.abc import Callable
 
 import numba
 from numba.core import event
-
-_log = logging.getLogger(__name__)
 
 
 def kernel(function: Callable) -> Callable:
@@ -31,7 +29,8 @@ class _TellOnce(event.Listener):
     def on_start(self, event):
         if event.data["dispatcher"].__module__.startswith("deeplab_tf.crf") and not self.told:
             self.told = True
-            _log.warning("compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk)")
+            told = "compiling the dense CRF for this machine: 10 to 20 seconds, once (kept on disk)"
+            print(f"\n{told}", file=sys.stderr, flush=True)  # below a progress line
 
     def on_end(self, event):
         pass

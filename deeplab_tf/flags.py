@@ -501,8 +501,12 @@ def recipe() -> Recipe:
     """The training that the flags describe.
 
     Raises:
-        UserError: values that do not go together.
+        UserError: values that do not go together, or a file of class weights that is none.
     """
+    from deeplab_tf.training.class_weights import read_numbers
+
+    if FLAGS.class_weights not in (None, "", "balanced"):
+        read_numbers(FLAGS.class_weights)
     return Recipe(**{name: FLAGS[name].value for name in _RECIPE})
 
 

@@ -12,11 +12,9 @@ from keras import ops
 from deeplab_tf import run_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import efficientnet, geometry, heads, resnet, vgg
+from deeplab_tf.models.architectures import BACKBONES, OUTPUT_STRIDES, heads_of
 from deeplab_tf.models.atrous import IMPLEMENTATIONS
 from deeplab_tf.models.preprocessing import STYLES, Preprocessing
-
-BACKBONES = ("vgg16", "resnet101", "resnet50", "efficientnet_lite0", "resnet_tiny")
-OUTPUT_STRIDES = (8, 16, 32)
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -71,7 +69,7 @@ class DeepLab(keras.Model):
     ):
         _check_choice("backbone", backbone, BACKBONES)
         is_vgg = backbone == "vgg16"
-        _check_choice("head", head, heads.VGG_HEADS if is_vgg else heads.RESNET_HEADS, backbone)
+        _check_choice("head", head, heads_of(backbone), backbone)
         _check_choice("output_stride", output_stride, OUTPUT_STRIDES)
         _check_choice("atrous", atrous, IMPLEMENTATIONS)
         _check_choice("batch_norm", batch_norm, (None,) if is_vgg else (None, *resnet.BATCH_NORMS), backbone)

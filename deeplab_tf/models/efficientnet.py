@@ -7,18 +7,9 @@ import functools
 
 from keras import layers
 
+from deeplab_tf.models.architectures import EFFICIENTNET_STAGES
 from deeplab_tf.models.atrous import AtrousConv2D
 
-# Of each stage: repeats, side of the depthwise kernel, stride of its first block, expansion, filters.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
 _STEM_FILTERS = 32
 EPSILON = 1e-3
 
@@ -44,7 +35,7 @@ def efficientnet_lite0(images, output_stride: int, batch_norm: str, atrous: str 
     unit = functools.partial(_unit, batch_norm=batch_norm, atrous=atrous, dtype=dtype)
     x = unit(images, "stem", _STEM_FILTERS, 3, strides=2)
     stride, rate, block = 2, 1, 0
-    for repeats, kernel_size, first_stride, expansion, filters in _STAGES:
+    for repeats, kernel_size, first_stride, expansion, filters in EFFICIENTNET_STAGES:
         for repeat in range(repeats):
             strides = first_stride if repeat == 0 else 1
             traded = strides == 2 and stride >= output_stride

@@ -4,27 +4,9 @@ import functools
 
 from keras import initializers, layers
 
+from deeplab_tf.models.architectures import RESNET_HEADS, VGG_HEADS
 from deeplab_tf.models.atrous import AtrousConv2D
 from deeplab_tf.models.dropout import Dropout
-
-# VGG-16: side of fc6's kernel, filters of fc6 and fc7, and the rate of each branch, at output stride 8.
-VGG_HEADS = {
-    "fc_7x7_r4": (7, 4096, (4,)),
-    "fc_4x4_r4": (4, 4096, (4,)),
-    "fc_4x4_r8": (4, 4096, (8,)),
-    "large_fov": (3, 1024, (12,)),
-    "aspp_s": (3, 1024, (2, 4, 8, 12)),
-    "aspp_l": (3, 1024, (6, 12, 18, 24)),
-}
-# ResNet: side of the classifier's kernel, and the rate of each branch, at output stride 8. "aspp_6_12" is what the code
-# of AdaptSegNet and DACS computes: the first two branches of ASPP-L.
-RESNET_HEADS = {
-    "linear": (1, (1,)),
-    "large_fov": (3, (12,)),
-    "aspp_s": (3, (2, 4, 8, 12)),
-    "aspp_l": (3, (6, 12, 18, 24)),
-    "aspp_6_12": (3, (6, 12)),
-}
 
 
 def _rate_at(rate: int, output_stride: int) -> int:

@@ -4,14 +4,9 @@ import functools
 
 from keras import layers
 
+from deeplab_tf.models.architectures import RESNETS, block_letter
 from deeplab_tf.models.atrous import AtrousConv2D
 
-# Blocks of each stage, and the filters of the first convolution and of each stage's bottlenecks (x 4 at its output).
-_ARCHITECTURES = {
-    "resnet101": ((3, 4, 23, 3), 64, (64, 128, 256, 512)),
-    "resnet50": ((3, 4, 6, 3), 64, (64, 128, 256, 512)),
-    "resnet_tiny": ((1, 2, 2, 2), 16, (16, 32, 48, 64)),
-}
 BATCH_NORMS = ("frozen", "trainable", "sync")
 
 # Where a stage's first block has the stage's stride, and the rate of its 3x3 convolution when the stride is traded for
@@ -49,7 +44,7 @@ def resnet(
     Returns:
         symbolic feature map [B, (H-1)//output_stride + 1, (W-1)//output_stride + 1, C], C 2048 (256 for resnet_tiny).
     """
-    blocks_of_stage, stem_filters, widths = _ARCHITECTURES[backbone]
+    blocks_of_stage, stem_filters, widths = RESNETS[backbone]
     conv_bn = functools.partial(_conv_bn, batch_norm=batch_norm, atrous=atrous, dtype=dtype)
 
     x = conv_bn(images, stem_filters, 7, "conv1", "bn_conv1", strides=2)
@@ -59,7 +54,7 @@ def resnet(
     for stage, (blocks, width) in enumerate(zip(blocks_of_stage, widths, strict=True), start=2):
         for i in range(blocks):
             geometry = block_geometry(block_style, stage, i == 0, output_stride)
-            x = _block(x, width, f"{stage}{_letter(backbone, stage, i)}", i == 0, *geometry, conv_bn, dtype)
+            x = _block(x, width, f"{stage}{block_letter(backbone, stage, i)}", i == 0, *geometry, conv_bn, dtype)
     return x
 
 
@@ -82,19 +77,6 @@ def block_geometry(block_style: str, stage: int, first: bool, output_stride: int
     if block_style == "pytorch":
         rate = max(1, rate // 2)
     return 1, stride, rate
-
-
-def block_names(backbone: str) -> list[str]:
-    """Returns Caffe's names of the blocks in order: 2a, 2b, 2c, 3a, 3b1, ..., 5c for resnet101."""
-    stages = enumerate(_ARCHITECTURES[backbone][0], start=2)
-    return [f"{stage}{_letter(backbone, stage, i)}" for stage, blocks in stages for i in range(blocks)]
-
-
-def _letter(backbone: str, stage: int, i: int) -> str:
-    """Of block i: a, b, c, ..., but a, b1, b2, ... in ResNet-101's stages 3 and 4."""
-    if backbone == "resnet101" and stage in (3, 4):
-        return f"b{i}" if i else "a"
-    return "abcdef"[i]
 
 
 def _block(x, width: int, name: str, project: bool, stride_1x1: int, stride_3x3: int, rate: int, conv_bn, dtype):

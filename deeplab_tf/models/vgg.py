@@ -4,9 +4,8 @@ import functools
 
 from keras import layers
 
+from deeplab_tf.models.architectures import VGG_STAGES
 from deeplab_tf.models.atrous import AtrousConv2D
-
-_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 def vgg16(images, output_stride: int, atrous: str = "dilation", average_pool: bool = False, dtype=None):
@@ -35,7 +34,7 @@ def vgg16(images, output_stride: int, atrous: str = "dilation", average_pool: bo
     )
     x = images
     stride, rate = 1, 1  # of the stage about to be built
-    for stage, widths in enumerate(_STAGES, start=1):
+    for stage, widths in enumerate(VGG_STAGES, start=1):
         for i, filters in enumerate(widths, start=1):
             x = conv(filters, rate=rate, name=f"conv{stage}_{i}")(x)
         halve = stride < output_stride

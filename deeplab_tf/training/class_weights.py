@@ -43,12 +43,27 @@ def read_class_weights(path: str | pathlib.Path, class_names: tuple[str, ...]) -
     """Class weights from a text file, one number a line in the order of the labels.
 
     Raises:
-        UserError: the file cannot be read, holds something else, or another number of lines than there are classes.
+        UserError: as `read_numbers`, or there is another number of lines than there are classes.
+    """
+    weights = read_numbers(path)
+    if len(weights) != len(class_names):
+        raise UserError(
+            f"{path}: found {len(weights)} weights, expected {len(class_names)}, one a class: {', '.join(class_names)}"
+        )
+    return weights
+
+
+def read_numbers(path: str | pathlib.Path) -> list[float]:
+    """The numbers in a file of class weights, for whatever classes.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
     """
     try:
         lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class_weights={path}: cannot be read ({error}); expected 'balanced' or a file") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--class_weights={path}: cannot be read ({reason}); expected 'balanced' or a file") from None
     weights = []
     for number, line in enumerate((line.strip() for line in lines), start=1):
         if not line:
@@ -59,8 +74,4 @@ def read_class_weights(path: str | pathlib.Path, class_names: tuple[str, ...]) -
             raise UserError(f"{path}: line {number} is {line!r}, expected a number") from None
         if not 0 <= weights[-1] < np.inf:
             raise UserError(f"{path}: line {number} is {line!r}, expected a finite number of at least 0")
-    if len(weights) != len(class_names):
-        raise UserError(
-            f"{path}: found {len(weights)} weights, expected {len(class_names)}, one a class: {', '.join(class_names)}"
-        )
     return weights

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deeplab_tf.errors import UserError
+from deeplab_tf.models.architectures import BACKBONES, OUTPUT_STRIDES, heads_of, layer_names
 
 
 def _setting(
@@ -104,12 +105,12 @@ class Recipe:
         "enum",
         "resnet101",
         "The feature extractor.",
-        choices=("vgg16", "resnet50", "resnet101", "efficientnet_lite0", "resnet_tiny"),
+        choices=BACKBONES,
     )
     head: str = _model(
         "string", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (not VGG); fc_7x7_r4 ... (VGG)."
     )
-    output_stride: int = _model("integer", 8, "Pixels per score of the network: 8, 16 or 32.", choices=(8, 16, 32))
+    output_stride: int = _model("integer", 8, "Pixels per score of the network: 8, 16 or 32.", choices=OUTPUT_STRIDES)
     scales: tuple[float, ...] = _model(
         "numbers",
         (0.5, 0.75, 1.0),
@@ -354,11 +355,22 @@ class Recipe:
             on_grid = self.eval_align_corners or getattr(self, name) is None
             _require(on_grid, name, getattr(self, name), "none with --eval_align_corners=false")
         _require(not self.patience or self.eval_every > 0, "patience", self.patience, "none with --eval_every=0")
-        for name, others in (("freeze", "none, backbone or "), ("fast_layers", "")):
-            try:
-                re.compile(getattr(self, name) or "")
-            except re.error as error:
-                _require(False, name, getattr(self, name), f"{others}a regular expression ({error})")
+        heads = heads_of(self.backbone)
+        _require(self.head in heads, "head", self.head, f"with --backbone={self.backbone} one of {', '.join(heads)}")
+        if self.freeze not in ("none", "backbone"):
+            self._check_pattern("freeze", "none, backbone, or ")
+        if self.fast_layers:
+            self._check_pattern("fast_layers")
+
+    def _check_pattern(self, name: str, others: str = "") -> None:
+        """A pattern of names of layers matches one at least."""
+        value, names = getattr(self, name), layer_names(self.backbone, self.head)
+        try:
+            matches = any(map(re.compile(value).fullmatch, names))
+        except re.error as error:
+            _require(False, name, value, f"{others}a regular expression ({error})")
+        listed = f"{', '.join(names[:3])} ... {names[-1]}"
+        _require(matches, name, value, f"{others}a regular expression of whole names of layers: {listed}")
 
     def inference_options(self) -> dict[str, Any]:
         """The options of `Segmenter` in validation and the last evaluation."""

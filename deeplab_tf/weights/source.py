@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_tf.errors import UserError
-from deeplab_tf.models.heads import RESNET_HEADS, VGG_HEADS
-from deeplab_tf.models.resnet import block_names
+from deeplab_tf.models.architectures import RESNET_HEADS, VGG_HEADS, block_names
 
 # The epsilon of our batch norm; others' is folded into their variance.
 EPSILON = 1e-5

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deeplab_tf import DeepLab
-from deeplab_tf.models import heads
+from deeplab_tf.models import architectures
 from tests.helpers import randomise
 
 
@@ -60,7 +60,7 @@ def test_parameters_of_vgg16(head, millions):
     assert round(count / 1e6, 1) == millions
 
 
-@pytest.mark.parametrize("head", heads.RESNET_HEADS)
+@pytest.mark.parametrize("head", architectures.RESNET_HEADS)
 @pytest.mark.parametrize("backbone, blocks", [("resnet101", (3, 4, 23, 3)), ("resnet50", (3, 4, 6, 3))])
 def test_parameters_of_resnet(backbone, blocks, head):
     assert parameters(DeepLab(backbone, head)) == resnet_parameters(blocks, head, 21)
@@ -140,3 +140,13 @@ def test_average_pool_counts_the_padding():
     pooled = pools(np.ones((1, 4, 5, 512)))[0, :, :, 0].numpy() * 9
     np.testing.assert_allclose(pooled, np.outer([2, 3, 3, 2], [2, 3, 3, 3, 2]), rtol=1e-6)
     assert model.count_params() == DeepLab("vgg16", "large_fov", 5).count_params()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [("vgg16", "aspp_s"), ("resnet101", "linear"), ("resnet_tiny", "aspp_6_12"), ("efficientnet_lite0", "large_fov")],
+)
+def test_the_tables_know_the_names_of_all_layers(backbone, head):
+    """By which --freeze is checked before Keras is imported."""
+    layers = DeepLab(backbone, head, 3, scales=(1.0,)).network.layers
+    assert sorted(layer.name for layer in layers if layer.weights) == sorted(architectures.layer_names(backbone, head))

@@ -71,10 +71,22 @@ def test_flags_of_a_recipe_give_that_recipe():
 def test_defaults_choices_and_help():
     for field in fields():
         assert field.help.endswith(".") and field.checked(field.default) == field.default
-    from deeplab_tf.models.deeplab import BACKBONES, OUTPUT_STRIDES
 
-    choices = {field.name: field.choices for field in fields()}
-    assert set(choices["backbone"]) == set(BACKBONES) and choices["output_stride"] == OUTPUT_STRIDES
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head": "aspp"}, "--head=aspp: expected with --backbone=resnet101 one of linear, large_fov, aspp_s, aspp_l"),
+        ({"backbone": "vgg16", "head": "linear"}, "--head=linear: expected with --backbone=vgg16 one of fc_7x7_r4"),
+        ({"freeze": "foo"}, "--freeze=foo: expected none, backbone, or a regular expression of whole names of layers"),
+        ({"freeze": "conv1_1"}, r"--freeze=conv1_1: expected none, .*: conv1, bn_conv1, res2a_branch1 \.\.\. fc1_c3"),
+        ({"freeze": "("}, r"--freeze=\(: expected none, backbone, or a regular expression \(missing"),
+        ({"fast_layers": "foo"}, "--fast_layers=foo: expected a regular expression of whole names of layers"),
+    ],
+)
+def test_a_wrong_head_or_pattern_is_said_at_once(settings, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(**settings)
 
 
 def test_it_needs_no_tensorflow():

@@ -16,7 +16,7 @@ from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
-from deeplab_tf.models.deeplab import BACKBONES
+from deeplab_tf.models.architectures import BACKBONES
 from deeplab_tf.weights import catalogue
 from deeplab_tf.weights.catalogue import Address, PublicFile
 from tests.helpers import randomise
