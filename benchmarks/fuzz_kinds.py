@@ -129,8 +129,11 @@ class Masks:
             reader = MapReader(cam_threshold=0.3) if name.startswith("cams") else MapReader(scores=True)
             require(reader.read(path, SIDES).probabilities.shape[:2] == SIDES, "a map of another size")
         else:
-            colors = {code: index for index, code in enumerate((0, 0xFF, 0xFF00, 0xFF0000, 0xFFFF, 0xFFFF00))}
-            table = masks.ColorTable(tuple("abcdef"), colors) if name.startswith("colors") else None
+            colors = {
+                code: index
+                for index, code in enumerate((0, 0xFF, 0xFF00, 0xFF0000, 0xFFFF, 0xFFFF00, 0xFF00FF, 0xFFFFFF))
+            }
+            table = masks.ColorTable(tuple("abcdefgh"), colors) if name.startswith("colors") else None
             mask = masks.read_mask(content, name, table)
             masks.check_indices(mask.indices, 8, name)
             again = masks.read_mask(mask.encoded(), name)
@@ -340,7 +343,8 @@ class Annotations:
             for i, found in enumerate(segmentations)
         ]
         images = [{"id": 7, "file_name": "a.jpg", "height": height, "width": width}]
-        return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+        categories = [{"id": number, "name": f"class {number}"} for number in (1, 2, 3, 4)]
+        return {"images": images, "annotations": annotations, "categories": categories}
 
     def read(self, name: str, content: bytes) -> None:
         """Reads it as the data set's builder does, down to the example that would be written."""
@@ -419,7 +423,7 @@ def _compressed_runs(runs: list[int]) -> str:
 
 
 class Requests:
-    """What is sent to an exported model: files, and pixels of any size. Good requests between them are answered."""
+    """Requests to an exported model: files, and pixels of any size. Good requests between them are answered."""
 
     MAX_PIXELS = 4096
 

@@ -63,7 +63,7 @@ _CRASHED = 70  # exit status: an exception that is no message to a user
 
 @dataclasses.dataclass(frozen=True)
 class Trouble:
-    """What a start meets.
+    """The trouble that a start meets.
 
     Attributes:
         kind: "kill", "damage", "full disk", "second process" or "none".
@@ -156,7 +156,7 @@ def damage(model_dir: pathlib.Path, kind: str, rng: np.random.Generator) -> bool
 
 
 def end_of(model_dir: pathlib.Path) -> dict[str, np.ndarray]:
-    """What a run ends with, by name: every number of its last checkpoint and of best/, figures of validations."""
+    """The end of a run, by name: every number of its last checkpoint and of best/, figures of validations."""
     import tensorflow as tf
 
     from deeplab_tf import run_folder
@@ -275,7 +275,7 @@ def wait(child: int) -> int | None:
 
 
 def in_a_process(function: Callable, *arguments):
-    """What a function returns that computes with TensorFlow, which this process must not, or it could not fork."""
+    """The result of a function that computes with TensorFlow, which this process must not, or it could not fork."""
     with tempfile.TemporaryDirectory() as folder:
         answer = pathlib.Path(folder) / "answer"
         child = os.fork()
@@ -390,7 +390,7 @@ class Trial:
         return status, "" if one_line else f"full disk: found the exit status {status} and {last[-300:]!r}"
 
     def table(self) -> str:
-        """What was tried, survived and failed, by trouble."""
+        """Numbers tried, survived and failed, by trouble."""
         lines = [f"{'':<44}{'tried':>8}{'survived':>10}{'failed':>8}"]
         for name in sorted(self.tried, key=lambda name: (name == "whole runs", name)):
             tried, failed = self.tried[name], self.failed[name]

@@ -45,19 +45,44 @@ def written_aside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Within the block, what Python, TensorFlow or HDF5 raise where they cannot write becomes one line.
+    """Within the block, the errors of Python and TensorFlow where they cannot write become one line.
 
     Raises:
         UserError: `path` cannot be written, or the disk is full.
     """
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or str(error).splitlines()[0]})") from error
+    except UserError:
+        raise
     except Exception as error:
-        if not type(error).__module__.startswith("tensorflow.python.framework.errors"):
+        reason = _reason(error) or (_reason(error.__cause__) if error.__cause__ else "")  # tensorflow-datasets wraps it
+        if not reason:
             raise
-        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"{path}: cannot be written ({reason})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why something could not be written, as Python or TensorFlow say it; empty for another kind of error."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error).splitlines()[0]
+    if type(error).__module__.startswith("tensorflow.python.framework.errors"):
+        return str(error).splitlines()[0].rpartition("; ")[2][:200]
+    return ""
+
+
+def check_room(path: str | os.PathLike, size: int) -> None:
+    """Refuses to write a file for which its disk has no room, where a failure half-way would be worse (HDF5's).
+
+    Args:
+        path: of the file; its folder exists.
+        size: bytes.
+
+    Raises:
+        UserError: the disk has less.
+    """
+    free = shutil.disk_usage(pathlib.Path(path).parent).free
+    if free < size:
+        raise UserError(f"{path}: cannot be written (needs {size / 1e6:.1f} MB, the disk has {free / 1e6:.1f} left)")
 
 
 def remove_remains(folder: str | os.PathLike) -> None:

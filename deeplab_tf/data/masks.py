@@ -6,6 +6,7 @@ already that keeps its bytes. A palette PNG (VOC's, for one) does not qualify: d
 grey.
 """
 
+import collections
 import dataclasses
 import io
 import os
@@ -22,6 +23,7 @@ from deeplab_tf.errors import UserError
 
 _MANY_COLORS = 8  # that no table has: more than anyone forgets
 # Names that give pixels the ignore label.
+_PIXELS_AT_ONCE = 1 << 22  # whose colours are looked up: numpy.unique takes 25 bytes for each
 VOID = ("ignore", "void", "unlabelled", "unlabeled")
 
 
@@ -174,16 +176,24 @@ def check_indices(indices: np.ndarray, num_classes: int, source: str) -> np.ndar
 
 def _from_colors(colors: np.ndarray, source: str, table: ColorTable) -> np.ndarray:
     """uint8 [H, W, 3] of colours to uint8 [H, W] of indices."""
-    codes = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    known, places = np.unique(codes, return_inverse=True)
-    unknown = [code for code in known.tolist() if code not in table.colors]
+    indices = np.empty(colors.shape[:2], np.uint8)
+    unknown: collections.Counter[int] = collections.Counter()
+    rows = max(1, _PIXELS_AT_ONCE // colors.shape[1])
+    for top in range(0, len(colors), rows):
+        codes = colors[top : top + rows].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+        known, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        of_known = [table.colors.get(code) for code in known.tolist()]
+        unknown.update({known[i].item(): counts[i].item() for i, index in enumerate(of_known) if index is None})
+        of_known = np.array([IGNORE_LABEL if index is None else index for index in of_known], np.uint8)
+        indices[top : top + rows] = of_known[places.reshape(codes.shape)]
     if unknown:
+        code = min(unknown)
         smoothed = f" ({len(unknown) - 1} more: an anti-aliased picture? Export it without smoothing)"
         raise UserError(
-            f"{source}: the colour {_rgb(unknown[0])} at {(codes == unknown[0]).sum()} pixels is not in the colour "
-            f"table; add it, as a class or as 'ignore'{smoothed if len(unknown) > _MANY_COLORS else ''}"
+            f"{source}: the colour {_rgb(code)} at {unknown[code]} pixels is not in the colour table; add it, as a "
+            f"class or as 'ignore'{smoothed if len(unknown) > _MANY_COLORS else ''}"
         )
-    return np.array([table.colors[code] for code in known.tolist()], np.uint8)[places.reshape(codes.shape)]
+    return indices
 
 
 def _rgb(code: int) -> tuple[int, int, int]:

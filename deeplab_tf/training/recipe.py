@@ -358,7 +358,7 @@ class Recipe:
         heads = heads_of(self.backbone)
         _require(self.head in heads, "head", self.head, f"with --backbone={self.backbone} one of {', '.join(heads)}")
         if self.freeze not in ("none", "backbone"):
-            self._check_pattern("freeze", "none, backbone, or ")
+            self._check_pattern("freeze", "none, backbone or ")
         if self.fast_layers:
             self._check_pattern("fast_layers")
 

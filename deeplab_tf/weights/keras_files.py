@@ -1,9 +1,12 @@
 """Weights in HDF5: our own `.weights.h5` and `.keras`, and those of keras.applications, old and new."""
 
 import contextlib
+import io
 import json
+import mmap
 import pathlib
 import re
+import struct
 import zipfile
 from typing import Any
 
@@ -28,6 +31,7 @@ _VGG_CONVOLUTIONS = [
     for i in range(1, count + 1)
 ]
 _MOST_COMPRESSED = 100  # times; weights hardly shrink at all
+_HEAP = b"GCOL\1\0\0\0"
 _LARGEST_CHUNK = 1 << 28  # bytes
 _LONGEST_CONFIG = 1 << 16  # bytes
 
@@ -39,9 +43,13 @@ def read(path: pathlib.Path, stack: contextlib.ExitStack) -> Source:
         entry = archive.getinfo("model.weights.h5")
         if entry.file_size > _MOST_COMPRESSED * entry.compress_size:
             raise UserError(f"{path}: its weights are compressed {entry.file_size // entry.compress_size} times")
-        file = stack.enter_context(h5py.File(stack.enter_context(archive.open(entry))))
+        content = archive.read(entry)
+        file = stack.enter_context(h5py.File(io.BytesIO(content)))
     else:
         file = stack.enter_context(h5py.File(path))
+        with path.open("rb") as stored:
+            content = stack.enter_context(mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ))
+    _check_heaps(content, path)
     datasets, groups = _visit(file)
     layers = _layers(datasets, groups, path)
     if not layers:
@@ -86,6 +94,26 @@ def color_style(arrays: dict[str, Array], name: str) -> dict[str, str]:
         if np.allclose(arrays["matrix"].read(), matrix) and np.allclose(arrays["offset"].read(), offset):
             return {"preprocessing": style}
     raise UserError(f"{name}: its colour statistics are those of no known preprocessing ({', '.join(STYLES)})")
+
+
+def _check_heaps(content: bytes | mmap.mmap, path: pathlib.Path) -> None:
+    """Refuses a file at which HDF5 (1.14.6) goes in a circle: free space of no size in a heap of texts.
+
+    A heap is "GCOL", a version, its size, then objects of 16 bytes (number, count, size) and a content that is filled
+    up to a multiple of 8; number 0 is the free space at its end, whose size counts the 16.
+    """
+    start, objects = content.find(_HEAP), 0
+    while start >= 0:
+        (size,) = struct.unpack("<Q", content[start + 8 : start + 16].ljust(8, b"\0"))
+        end = min(start + size, len(content))
+        at = start + 16
+        while at + 16 <= end:
+            number, _, length = struct.unpack("<HH4xQ", content[at : at + 16])
+            objects += 1
+            if number == 0 and length < 16 or 16 * objects > len(content):
+                raise UserError(f"{path}: a heap of texts in it is damaged")
+            at += length if number == 0 else 16 + -(-length // 8) * 8
+        start = content.find(_HEAP, start + 4)
 
 
 def _visit(file: h5py.File) -> tuple[dict[str, h5py.Dataset], dict[str, list[str]]]:

@@ -21,6 +21,7 @@ KINDS = (
     "or a TensorFlow checkpoint or a folder of them"
 )
 # What belongs to the weights: a network that starts from them is built with these.
+_HDF5_BYTES = 1 << 20  # for the structure of a file, and to spare
 _OF_THE_WEIGHTS = ("block_style", "preprocessing", "average_pool")
 
 
@@ -153,6 +154,7 @@ def save(model: DeepLab, path: str | os.PathLike) -> None:
     try:
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            files.check_room(path, 4 * model.count_params() + _HDF5_BYTES)
             model.save_weights(aside)
             os.replace(aside, path)
     finally:

@@ -78,9 +78,9 @@ def test_defaults_choices_and_help():
     [
         ({"head": "aspp"}, "--head=aspp: expected with --backbone=resnet101 one of linear, large_fov, aspp_s, aspp_l"),
         ({"backbone": "vgg16", "head": "linear"}, "--head=linear: expected with --backbone=vgg16 one of fc_7x7_r4"),
-        ({"freeze": "foo"}, "--freeze=foo: expected none, backbone, or a regular expression of whole names of layers"),
+        ({"freeze": "foo"}, "--freeze=foo: expected none, backbone or a regular expression of whole names of layers"),
         ({"freeze": "conv1_1"}, r"--freeze=conv1_1: expected none, .*: conv1, bn_conv1, res2a_branch1 \.\.\. fc1_c3"),
-        ({"freeze": "("}, r"--freeze=\(: expected none, backbone, or a regular expression \(missing"),
+        ({"freeze": "("}, r"--freeze=\(: expected none, backbone or a regular expression \(missing"),
         ({"fast_layers": "foo"}, "--fast_layers=foo: expected a regular expression of whole names of layers"),
     ],
 )

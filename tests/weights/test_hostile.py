@@ -1,5 +1,7 @@
 """Weight files that lie: each is one line, and the model stays as it was."""
 
+import zipfile
+
 import h5py
 import numpy as np
 import pytest
@@ -90,3 +92,31 @@ def test_a_complex_tensor_in_a_pth(tmp_path):
     with pytest.raises(UserError) as caught:
         weights.load(DeepLab("resnet_tiny", "linear", 3), tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_a_heap_of_texts_at_which_hdf5_hangs(tiny, tmp_path, suffix, unchanged):
+    """Free space of no size; HDF5 1.14.6 goes in a circle there, and no Ctrl-C ends it."""
+    path = tmp_path / f"x{suffix}"
+    weights.save(tiny, path) if suffix == ".weights.h5" else tiny.save(path)
+    weights.load(tiny, path)
+
+    def damaged(content: bytes) -> bytes:
+        at = start = content.index(b"GCOL\1\0\0\0") + 16
+        while number := int.from_bytes(content[at : at + 2], "little"):
+            assert number and at < start + 4096
+            at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
+        return content[: at + 8] + bytes(8) + content[at + 16 :]
+
+    if suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, damaged(content) if name == "model.weights.h5" else content)
+    else:
+        path.write_bytes(damaged(path.read_bytes()))
+    check = unchanged(tiny)
+    with pytest.raises(UserError, match=f"x{suffix}: a heap of texts in it is damaged"):
+        weights.load(tiny, path)
+    check()

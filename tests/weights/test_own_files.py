@@ -152,7 +152,7 @@ def test_files_are_written_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(tiny, "save_weights", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="x.weights.h5: cannot be written .No space left on device"):
         weights.save(tiny, tmp_path / "x.weights.h5")
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="must end in .weights.h5"):
