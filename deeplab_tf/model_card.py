@@ -109,7 +109,7 @@ def _card(name: str, network: Mapping[str, Any], classes: Mapping[str, Any]) -> 
 
 
 def _evaluation(path: pathlib.Path, flags: Mapping[str, str]) -> dict[str, Any] | None:
-    """What one `evaluation*.json` says, without its counts; None where it is not one."""
+    """The figures of one `evaluation*.json`, without its counts; None where it is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stages = {

@@ -174,7 +174,7 @@ def test_balanced_class_weights_decode_no_image(tmp_path, monkeypatch):
     directory = toy.prepared(tmp_path)
     monkeypatch.setattr("deeplab_tf.data.augmentation.decode_image", refuse)
     recipe = Recipe(class_weights="balanced")
-    found = assembly._class_weights(directory, catalogue.read_info(directory), recipe)
+    found = assembly._class_weights(directory, catalogue.read_info(directory), recipe, None)
     assert len(found) == 3 and max(found) > 1
 
 
