@@ -6,6 +6,8 @@ python predict.py --model_dir=runs/voc --input=photos --output_dir=out --format=
 python predict.py --model_dir=runs/voc --input=street.mp4 --output_dir=out          an overlay video
 python predict.py --model_dir=runs/voc --input=camera:0 --output_dir=out            until Ctrl-C, or --limit frames
 
+python predict.py --model_dir=runs/voc --input=photos --output_dir=out --beam_pipeline_options=runner=...
+
 Stopped among photographs, the same command goes on: images that are done and have not changed since are left out.
 Videos and cameras need OpenCV: pip install -e '.[video]'. Everything about it: docs/predict.md.
 """
@@ -32,7 +34,9 @@ def predict_photographs() -> None:
     files.check_folder(output_dir(), "--output_dir")
     from deeplab_tf.inference.predicting import predict  # After the checks: it imports TensorFlow.
 
-    made = predict(load_segmenter(), inputs, output_dir(), formats)
+    made = predict(
+        load_segmenter(), inputs, output_dir(), formats, beam_pipeline_options=FLAGS.beam_pipeline_options
+    )
     before = f", {made.done_before} had been done before" if made.done_before else ""
     print(f"segmented  {made.images} of {len(inputs)} images in {made.seconds:.1f} s{before}")
     print(f"written    {', '.join(formats)} to {made.output_dir}")
@@ -44,6 +48,8 @@ def predict_photographs() -> None:
 
 def predict_frames() -> None:
     """Segments a video or what a camera sees, and says how fast."""
+    if FLAGS.beam_pipeline_options is not None:
+        raise UserError(f"--beam_pipeline_options: for photographs; {FLAGS.input} is a video or a camera")
     from deeplab_tf.inference.frames import open_capture
     from deeplab_tf.inference.video import predict_video
 

@@ -343,7 +343,7 @@ OBEYED = {
     "datasets/prepare.py": (*_PREPARE, "beam_pipeline_options", "summarize", "overwrite"),
     "train.py": ("model_dir", *_PREPARE, *_RECIPE, "crf", "export_dir"),
     "evaluate.py": (*_INFERENCE, *_SPLIT, "crf", "overlays", "report_dir", "compare", "submission_dir"),
-    "predict.py": (*_INFERENCE, "crf", "limit", "input", "output_dir", "format"),
+    "predict.py": (*_INFERENCE, "crf", "limit", "input", "output_dir", "format", "beam_pipeline_options"),
     "export_saved_model.py": (
         *(*_INFERENCE, "crf", "export_dir"),
         *("outputs", "formats", "export_precision", "litert_size", "max_pixels"),

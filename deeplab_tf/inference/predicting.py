@@ -6,13 +6,13 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
-from deeplab_tf import files
+from deeplab_tf import beam, files
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.prediction_log import PredictionLog
@@ -20,6 +20,10 @@ from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
 from deeplab_tf.pictures import distinct_names, read_photograph
 from deeplab_tf.stopping import StopRequest
+
+
+# Images that a worker of Apache Beam gets at a time: a part of the record each.
+_IMAGES_OF_A_PART = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,8 @@ def predict(
     inputs: Sequence[pathlib.Path],
     output_dir: str | pathlib.Path,
     formats: Collection[str] = ("masks", "overlays"),
+    *,
+    beam_pipeline_options: str | None = None,
 ) -> Predictions:
     """Segments photographs and writes what is asked for of each; goes on where an earlier call was stopped.
 
@@ -62,11 +68,17 @@ def predict(
         inputs: image files; two of the same stem are told apart by their suffix.
         output_dir: gets the predictions.
         formats: one or more of masks, overlays, probabilities, polygons, coco; see `prediction_files.write`.
+        beam_pipeline_options: predict on Apache Beam, for more than one machine; its options, separated by commas:
+            "runner=DirectRunner,direct_num_workers=4". Each worker loads the segmenter, which must come from
+            `Segmenter.load`, and sees the same folders.
 
     Raises:
         UserError: a format is unknown, there are no images, or the folder cannot be written.
     """
     prediction_files.check_formats(formats)
+    options = None if beam_pipeline_options is None else beam.pipeline_options(beam_pipeline_options)
+    if options and segmenter.loader is None:
+        raise UserError("--beam_pipeline_options: the workers load the segmenter; expected one of Segmenter.load")
     started = time.monotonic()
     output_dir, formats = pathlib.Path(output_dir).expanduser(), set(formats)
     if not inputs:
@@ -78,19 +90,6 @@ def predict(
     request = StopRequest()
     unreadable = []
 
-    def readable(waiting: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-        for name in waiting:
-            if request.signal_number():
-                return
-            try:
-                yield name, read_photograph(named[name])
-            except UserError as error:
-                unreadable.append(str(error))
-
-    def write(name: str, image: np.ndarray, results: dict[str, Segmentation]) -> dict[str, Any]:
-        annotations = prediction_files.write(output_dir, name, image, results, formats, segmenter.info)
-        return {"name": name, "height": image.shape[0], "width": image.shape[1], **annotations}
-
     written_to = {
         name: [output_dir / path for path in prediction_files.paths(name, formats, stages).values()] for name in named
     }
@@ -99,14 +98,16 @@ def predict(
     with PredictionLog(output_dir, segmenter) as log, request.listening():
         records = {name: log.done(name, path, formats) for name, path in named.items()}
         records |= {name: None for name, paths in written_to.items() if not all(path.is_file() for path in paths)}
-        waiting = [name for name, record in records.items() if record is None]
-        progress = tqdm.tqdm(total=len(waiting), desc="predict", unit="image", dynamic_ncols=True, leave=False)
-        written = segment_stream(segmenter, readable(waiting), write)
-        with progress, contextlib.closing(written):
-            for record in written:
-                name = record.pop("name")
-                records[name] = log.add(name, named[name], formats, **record)
-                progress.update()
+        waiting = {name: named[name] for name, record in records.items() if record is None}
+        if options:
+            _predict_on_beam(segmenter, waiting, output_dir, formats, options)
+            records |= log.take_in_parts()
+            unreadable += [line for name, path in waiting.items() if records[name] is None for line in _fault(path)]
+        else:
+            made = _predict_here(segmenter, waiting, output_dir, formats, log, unreadable, request.signal_number)
+            progress = tqdm.tqdm(made, "predict", len(waiting), unit="image", dynamic_ncols=True, leave=False)
+            with contextlib.closing(made):
+                records |= {record["name"]: record for record in progress}
     stopped = bool(request.signal_number())
     done = {name: record for name, record in records.items() if record is not None}
     if "coco" in formats and not stopped:
@@ -117,6 +118,75 @@ def predict(
             files.write_text(output_dir / f"{name}.json", content + "\n")
     images = len(done) - (len(named) - len(waiting))
     return Predictions(output_dir, images, len(done) - images, unreadable, time.monotonic() - started, stopped)
+
+
+def _predict_here(
+    segmenter: Segmenter,
+    waiting: Mapping[str, pathlib.Path],
+    output_dir: pathlib.Path,
+    formats: Collection[str],
+    log: PredictionLog,
+    unreadable: list[str],
+    stopped: Callable[[], int] = lambda: 0,
+) -> Iterator[dict[str, Any]]:
+    """Predicts images, by name, in this process, until it is `stopped`; yields the record of each that is written.
+
+    A line for each image that is not readable is added to `unreadable`.
+    """
+
+    def readable() -> Iterator[tuple[str, np.ndarray]]:
+        for name, path in waiting.items():
+            if stopped():
+                return
+            try:
+                yield name, read_photograph(path)
+            except UserError as error:
+                unreadable.append(str(error))
+
+    def write(name: str, image: np.ndarray, results: dict[str, Segmentation]) -> dict[str, Any]:
+        annotations = prediction_files.write(output_dir, name, image, results, formats, segmenter.info)
+        return {"name": name, "height": image.shape[0], "width": image.shape[1], **annotations}
+
+    with contextlib.closing(segment_stream(segmenter, readable(), write)) as written:
+        for record in written:
+            name = record.pop("name")
+            yield log.add(name, waiting[name], formats, **record)
+
+
+def _predict_on_beam(segmenter, waiting, output_dir, formats, options) -> None:
+    """Predicts images, by name, on the workers of Apache Beam; they write parts of the record."""
+    import apache_beam
+
+    class Predict(apache_beam.DoFn):
+        """Predicts some images at a time, with a segmenter of its own."""
+
+        def setup(self):
+            self.segmenter = load()
+
+        def process(self, named):
+            with PredictionLog(folder, self.segmenter, part=True) as log:
+                paths = {name: pathlib.Path(path) for name, path in named}
+                for _ in _predict_here(self.segmenter, paths, folder, formats, log, []):
+                    pass
+
+    load, folder = segmenter.loader, output_dir.resolve()
+    with apache_beam.Pipeline(options=options) as pipeline:
+        (
+            pipeline
+            | apache_beam.Create([(name, str(path.resolve())) for name, path in waiting.items()])
+            | apache_beam.Reshuffle()
+            | apache_beam.BatchElements(min_batch_size=_IMAGES_OF_A_PART, max_batch_size=_IMAGES_OF_A_PART)
+            | apache_beam.ParDo(Predict())
+        )
+
+
+def _fault(path: pathlib.Path) -> list[str]:
+    """The line that says why an image is not readable; none if it is."""
+    try:
+        read_photograph(path)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _below_common_folder(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:

@@ -2,11 +2,16 @@
 
 The first line tells what segmented the images; every further line is an image that is done: its file, its name among
 the predictions, its size, the formats written. A line is written when all files of its image are.
+
+Where several processes predict into one folder, each writes a part of the record, `predictions-<number>.jsonl`, of the
+same form; the process that started them takes the parts in. So does the next one, if that was stopped.
 """
 
 import hashlib
 import json
 import pathlib
+import uuid
+from collections.abc import Iterable
 from typing import Any, Self
 
 from deeplab_tf import files
@@ -41,16 +46,41 @@ class PredictionLog:
     Args:
         output_dir: its folder.
         segmenter: that makes the predictions.
+        part: write a part of the record instead.
     """
 
-    def __init__(self, output_dir: pathlib.Path, segmenter: Segmenter):
-        path = output_dir / PREDICTIONS_FILE
-        header = {"segmenter": fingerprint(segmenter), "class_names": list(segmenter.info.class_names)}
-        found_header, *records = _lines(path) or [None]
-        records = {record["name"]: record for record in records} if found_header == header else {}
-        self._records = records
-        files.write_text(path, "".join(json.dumps(line) + "\n" for line in (header, *records.values())))
+    def __init__(self, output_dir: pathlib.Path, segmenter: Segmenter, part: bool = False):
+        path = output_dir / (f"predictions-{uuid.uuid4().hex}.jsonl" if part else PREDICTIONS_FILE)
+        self._folder = output_dir
+        self._header = {"segmenter": fingerprint(segmenter), "class_names": list(segmenter.info.class_names)}
+        self._records = self._read(path)
+        lines = (self._header, *self._records.values())
+        files.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
+        if not part:
+            self.take_in_parts()
+
+    def _read(self, path: pathlib.Path) -> dict[str, dict[str, Any]]:
+        header, *records = _lines(path) or [None]
+        return {record["name"]: record for record in records} if header == self._header else {}
+
+    def take_in_parts(self) -> dict[str, dict[str, Any]]:
+        """Moves what other processes have written down into this record; returns it, by name."""
+        taken = {}
+        for path in sorted(self._folder.glob("predictions-*.jsonl")):
+            part = self._read(path)
+            self._append(part.values())
+            taken |= part
+            path.unlink()
+        self._records |= taken
+        return taken
+
+    def _append(self, records: Iterable[dict[str, Any]]) -> None:
+        try:
+            self._file.write("".join(json.dumps(record) + "\n" for record in records))
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written ({error.strerror})") from error
 
     def __enter__(self) -> Self:
         return self
@@ -69,11 +99,7 @@ class PredictionLog:
         """Writes down that an image is done; returns its record."""
         record = {"name": name, **_state(image), "formats": sorted(formats), **more}
         self._records[name] = record
-        try:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise UserError(f"{self._file.name}: cannot be written ({error.strerror})") from error
+        self._append([record])
         return record
 
 

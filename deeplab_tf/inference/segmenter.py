@@ -91,6 +91,7 @@ class Segmenter:
     Attributes:
         checkpoint: name of the checkpoint that the weights come from, such as "ckpt-20000"; None unless made by `load`.
         model_dir: folder of the run that it comes from; likewise.
+        loader: loads it again, in another process; likewise.
         train_masks: the masks that the network was trained on, where they were not the data set's own
             (`TrainMasks.description`); else None.
 
@@ -138,6 +139,7 @@ class Segmenter:
         self.tiling = Tiling(tile_size, tile_overlap, model.output_stride, self.scales) if tile_size else None
         self.checkpoint: str | None = None
         self.model_dir: pathlib.Path | None = None
+        self.loader: Callable[[], Segmenter] | None = None
         self.train_masks: dict[str, Any] | None = None
 
         graph = self.graph(model.compute_dtype if fixed_weights else None)
@@ -203,6 +205,7 @@ class Segmenter:
             crf = DenseCRF.load(crf_file) if crf_file.is_file() else DenseCRF()
         info = DatasetInfo.from_json(content["classes"])
         segmenter = cls(model, crf or None, info, scales=scales, **{"fixed_weights": True} | options)
+        segmenter.loader = functools.partial(cls.load, model_dir.resolve(), crf, scales, checkpoint, **options)
         segmenter.checkpoint, segmenter.model_dir = pathlib.Path(path).name, model_dir
         segmenter.train_masks = content.get("train_masks")
         if searched_for and searched_for.get("fingerprint") != segmenter.settings["fingerprint"]:

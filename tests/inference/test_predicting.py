@@ -177,3 +177,41 @@ def test_ctrl_c_ends_it_after_the_images_under_way(segmenter, photograph, tmp_pa
     assert not (tmp_path / "out" / "coco.json").exists()
     made = predict(Segmenter.load(tmp_path / "run"), find_images(str(path.parent)), tmp_path / "out", ["masks", "coco"])
     assert made.images == 40 - len(masks) and made.done_before == len(masks)
+
+
+@pytest.mark.slow
+def test_apache_beam_writes_the_same(refining, photographs, tmp_path):
+    pytest.importorskip("apache_beam")
+    refining.save(tmp_path / "run")
+    loaded = Segmenter.load(tmp_path / "run", crf=refining.crf)
+    photographs[1].write_bytes(b"no image")
+    plain = predict(loaded, photographs, tmp_path / "plain", ALL)
+    made = predict(loaded, photographs, tmp_path / "out", ALL, beam_pipeline_options="runner=DirectRunner")
+    assert (made.images, made.done_before, made.unreadable) == (2, 0, plain.unreadable)
+    assert len(made.unreadable) == 1
+
+    def content(folder):
+        # A ZIP file holds the time; of the record, the order of the lines is free.
+        read = {".npz": lambda path: np.load(path)["probabilities"].tobytes()}
+        read |= {".jsonl": lambda path: sorted(path.read_text().splitlines())}
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): read.get(path.suffix, pathlib.Path.read_bytes)(path) for path in files}
+
+    assert content(tmp_path / "out") == content(tmp_path / "plain")
+    again = predict(loaded, photographs, tmp_path / "out", ALL, beam_pipeline_options="runner=DirectRunner")
+    assert (again.images, again.done_before) == (0, 2)
+    with pytest.raises(UserError, match=r"expected one of Segmenter\.load"):
+        predict(refining, photographs, tmp_path / "out", beam_pipeline_options="runner=DirectRunner")
+
+
+def test_parts_of_the_record_are_taken_in(segmenter, photographs, tmp_path):
+    """Those of workers whose starting process was killed; not those of another segmenter."""
+    from deeplab_tf.inference.prediction_log import PredictionLog
+
+    other = Segmenter(segmenter.model, DenseCRF(iterations=1), segmenter.info)
+    for name, made_by in (("a/1", segmenter), ("a/2", other)):
+        with PredictionLog(tmp_path, made_by, part=True) as part:
+            part.add(name, photographs[0], {"masks"})
+    with PredictionLog(tmp_path, segmenter) as log:
+        assert log.done("a/1", photographs[0], {"masks"}) and not log.done("a/2", photographs[0], {"masks"})
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["predictions.jsonl"]
