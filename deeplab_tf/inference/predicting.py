@@ -21,7 +21,6 @@ from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
 from deeplab_tf.pictures import distinct_names, read_photograph
 from deeplab_tf.stopping import StopRequest
 
-
 # Images that a worker of Apache Beam gets at a time: a part of the record each.
 _IMAGES_OF_A_PART = 64
 
