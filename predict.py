@@ -34,9 +34,7 @@ def predict_photographs() -> None:
     files.check_folder(output_dir(), "--output_dir")
     from deeplab_tf.inference.predicting import predict  # After the checks: it imports TensorFlow.
 
-    made = predict(
-        load_segmenter(), inputs, output_dir(), formats, beam_pipeline_options=FLAGS.beam_pipeline_options
-    )
+    made = predict(load_segmenter(), inputs, output_dir(), formats, beam_pipeline_options=FLAGS.beam_pipeline_options)
     before = f", {made.done_before} had been done before" if made.done_before else ""
     print(f"segmented  {made.images} of {len(inputs)} images in {made.seconds:.1f} s{before}")
     print(f"written    {', '.join(formats)} to {made.output_dir}")
