@@ -164,9 +164,8 @@ class DeepLabTrainer(orbit.StandardTrainer):
         with tf.GradientTape() as tape, masks_of_examples(self.recipe.seed, positions):
             score_maps = self.model.score_maps(images, training=True)
             for name, scale in self.interpolated.items():
-                sides = images.shape[1:3]
-                on_grid = loss.interpolated_to_labels(score_maps[name], scale, *sides, self.model.output_stride)
-                score_maps[name] = on_grid
+                sides, stride = images.shape[1:3], self.model.output_stride
+                score_maps[name] = loss.interpolated_to_labels(score_maps[name], scale, *sides, stride)
             losses = [
                 loss.summed_cross_entropy(score_maps[name], label, weight, self.recipe.hard_fraction)
                 / tf.maximum(total, 1e-6)
@@ -202,8 +201,8 @@ def run(
     step, recipe, chief = trainer.step, trainer.recipe, is_chief(trainer.strategy)
     stop = StopRequest(
         lambda: (
-            f"stopping: within {recipe.steps_per_loop} updates a checkpoint is saved; Ctrl-C again ends at once and "
-            f"loses the updates since {checkpoints.latest or 'the start'}"
+            f"stopping: within {recipe.steps_per_loop} updates a checkpoint is saved; Ctrl-C again ends at once "
+            f"and loses the updates since {checkpoints.latest or 'the start'}"
         )
     )
     signal_number, any_host = signal_of_hosts(trainer.strategy, stop), any_of_hosts(trainer.strategy)
@@ -239,11 +238,11 @@ def run(
             validates = now >= recipe.max_steps or bool(recipe.eval_every and now and now % recipe.eval_every == 0)
             checkpoints.save(if_due=not validates)
             if validates and chief and now not in checkpoints.validations:
-                with contextlib.suppress(Stopped):  # All hosts stop below, and the next start validates first.
-                    with validation_events.as_default(now):
-                        scalars = validate(now, stop)
-                        for name, value in scalars.items():
-                            tf.summary.scalar(name, value)
+                # All hosts stop below, and the next start validates first.
+                with contextlib.suppress(Stopped), validation_events.as_default(now):
+                    scalars = validate(now, stop)
+                    for name, value in scalars.items():
+                        tf.summary.scalar(name, value)
                     validation_events.flush()
                     checkpoints.record(scalars)
             if number := signal_number():
@@ -256,8 +255,7 @@ def run(
                 if chief:
                     diagnosis.tell(f"ended at step {now}: no higher mean IoU in {recipe.patience} validations")
                 return
-            if recipe.profile_steps:
-                profiler.before(now)
+            profiler.before(now)
             controller.train(_end_of_loop(now, recipe), checkpoint_at_completion=False)
 
 
@@ -285,15 +283,15 @@ class _Profiler:
     """A profile of some updates; ended, where the training ends within them, with the training."""
 
     def __init__(self, steps: Sequence[int] | None, folder: pathlib.Path):
-        self._steps = steps
+        self._steps = steps or (0, 0)
         self._folder = str(folder)
         self._running = self._met = False
 
     def close(self) -> None:
         """Ends the profile, or says that no update was in it."""
         self._stop()
-        if self._steps and not self._met:
-            first, last = self._steps
+        first, last = self._steps
+        if last and not self._met:
             print(f"\n--profile_steps={first},{last}: no such update was made, nothing is profiled", file=sys.stderr)
 
     def before(self, step: int) -> None:

@@ -43,6 +43,7 @@ def test_marginals_sum_to_one(small):
     marginals = DenseCRF()(*small)
     assert marginals.dtype == np.float32
     assert marginals.shape == small[1].shape
+    # A softmax: every class divided by the rounded sum, 2^-24 each, and an exponential good to a few of these.
     np.testing.assert_allclose(marginals.sum(axis=-1), 1, atol=1e-5)
 
 
@@ -54,19 +55,23 @@ def test_any_number_of_classes(small, classes):
     probabilities = np.random.default_rng(classes).dirichlet(np.ones(classes), image.shape[:2]).astype(np.float32)
     found = DenseCRF(class_threshold=0)(image, probabilities)
     if classes == 1:
+        # One exponential over itself.
         np.testing.assert_allclose(found, 1, atol=1e-6)
     else:
+        # Scores of up to 20 have float32 steps of 2e-6; ten iterations of sums in another order add up some of them.
         np.testing.assert_allclose(found, DenseCRF(backend="pydensecrf")(image, probabilities), atol=1e-4)
 
 
 def test_zero_weights_return_the_input(small):
     image, probabilities = small
     found = DenseCRF(bilateral_weight=0, spatial_weight=0)(image, probabilities)
+    # exp(log(p)) over its sum: a logarithm of up to 10 is rounded by 5e-7, and p < 1 changes by that fraction.
     np.testing.assert_allclose(found, probabilities, atol=1e-6)
 
 
 def test_zero_iterations_return_the_input(small):
     image, probabilities = small
+    # As with zero weights.
     np.testing.assert_allclose(DenseCRF(iterations=0)(image, probabilities), probabilities, atol=1e-6)
 
 
@@ -74,6 +79,7 @@ def test_classes_permute(small):
     image, probabilities = small
     order = [2, 0, 1]
     found = DenseCRF()(image, np.ascontiguousarray(probabilities[..., order]))
+    # The sum over the classes in another order, ten times: ten roundings of scores of up to 20.
     np.testing.assert_allclose(found, DenseCRF()(image, probabilities)[..., order], atol=1e-5)
 
 
@@ -83,6 +89,7 @@ def test_flips_commute(small, axis):
     image, probabilities = small
     crf = DenseCRF(4, 20, 20, 3, 3)
     flipped = crf(np.flip(image, axis), np.flip(probabilities, axis))
+    # Of the lattice's approximation (test_exact.py), not of rounding: a pixel in doubt may move by several per cent.
     np.testing.assert_allclose(np.flip(flipped, axis), crf(image, probabilities), atol=0.08)
     assert np.abs(np.flip(flipped, axis) - crf(image, probabilities)).mean() < 0.003
 
@@ -90,6 +97,7 @@ def test_flips_commute(small, axis):
 def test_threads_do_not_matter(photographs):
     image, probabilities = photographs[0]
     one = DenseCRF(threads=1, iterations=3)(image, probabilities)
+    # Threads add up the lattice's points in another order: a rounding, 2e-6 of scores of up to 20, per iteration.
     np.testing.assert_allclose(DenseCRF(threads=3, iterations=3)(image, probabilities), one, atol=2e-5)
 
 
@@ -127,8 +135,10 @@ def test_left_out_classes_stay_close(photographs):
     every = DenseCRF(class_threshold=0)(image, believed)
     some = DenseCRF()(image, believed)
     assert (every.argmax(-1) == some.argmax(-1)).mean() > 0.9999
+    # By design: ten classes of 0.004 each are left out, and take part of the messages with them.
     assert np.abs(every - some).max() < 5e-3
     assert np.abs(every - some).mean() < 1e-4
+    # A softmax, as above.
     np.testing.assert_allclose(some.sum(-1), 1, atol=1e-5)
 
 
@@ -144,9 +154,11 @@ def test_trace(small, backend):
     crf = DenseCRF(backend=backend)
     iterations = list(crf.trace(*small))
     assert len(iterations) == 10
+    # The same steps; the last softmax is fused with the scores or not.
     np.testing.assert_allclose(iterations[-1].beliefs, crf(*small), atol=1e-6)
     for scores, beliefs in iterations:
         softmax = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        # Scores of up to 20, rounded by 1e-6, and the exponentials of two libraries.
         np.testing.assert_allclose(softmax, beliefs, atol=1e-5)
 
 
@@ -161,6 +173,7 @@ def test_trace_starts_from_the_unaries(small, exact):
     expected += (
         4 * exact(bilateral_features(image, 20, 20)) @ flat + 3 * exact(spatial_features(image.shape[:2], 3)) @ flat
     )
+    # The lattice's error (test_exact.py), times the weights.
     np.testing.assert_allclose(scores.reshape(-1, 3), expected, atol=0.05 * (4 + 3))
     assert np.abs(scores.reshape(-1, 3) - expected).mean() < 0.05
 

@@ -50,10 +50,12 @@ def test_normalizations_and_compatibilities(small, normalization, costs):
     found = DenseCRF(**arguments, compatibility=costs)(image, probabilities)
     error = np.abs(found - expected).mean()
     print(f"{normalization}: mean error of the marginals {error:.1e}")
+    # The lattice's approximation (test_exact.py): 2 to 4% of the messages; marginals in doubt move by a quarter of it.
     assert error < 0.01
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.98
     tensorflow = DenseCRF(**arguments, compatibility=costs, backend="tensorflow")(image, probabilities)
     found = DenseCRF(**arguments, compatibility=costs, class_threshold=0)(image, probabilities)
+    # Sums in another order; without normalisation scores reach some hundreds, whose float32 steps are 3e-5.
     np.testing.assert_allclose(tensorflow, found, atol=1e-3)
 
 
@@ -74,6 +76,7 @@ def test_no_normalization_is_that_of_pydensecrf(small, costs):
     arguments |= {"compatibility": costs, "class_threshold": 0}
     expected = DenseCRF(**arguments, backend="pydensecrf")(*small)
     for backend in ("numba", "tensorflow"):
+        # As above: scores of some hundreds.
         np.testing.assert_allclose(DenseCRF(**arguments, backend=backend)(*small), expected, atol=1e-3)
 
 
@@ -86,6 +89,7 @@ def test_guides_agree_with_pydensecrf(small, guide):
     if image.ndim == 3:
         arguments["bilateral_color_std"] = tuple(np.arange(image.shape[-1]) + 15)
     found = DenseCRF(**arguments)(image, probabilities)
+    # Scores of up to 20, sums in another order, five iterations.
     np.testing.assert_allclose(found, DenseCRF(**arguments, backend="pydensecrf")(image, probabilities), atol=1e-4)
     tensorflow = DenseCRF(**arguments, backend="tensorflow")(image, probabilities)
     assert np.abs(found - tensorflow).mean() < (0.02 if guide == "negative floats" else 1e-4)  # another grid
@@ -114,6 +118,7 @@ def test_volumes(channels):
         1 - np.eye(2),
     )
     assert found.shape == probabilities.shape
+    # The lattice's approximation, in five dimensions.
     assert np.abs(found - expected).mean() < 0.02
     labels = DenseCRF(**arguments)(guide, probabilities, return_labels=True)
     assert labels.shape == grey.shape and labels.dtype == np.uint8
@@ -137,6 +142,7 @@ def test_label_maps(small):
     np.put_along_axis(given, np.minimum(labels, 2)[..., None], 0.8, -1)
     given[:3] = 1 / 3
     found = DenseCRF(**CRF)(image, labels, num_classes=3, confidence=0.8)
+    # The same unaries but for the rounding of 0.8 and 0.1, which scores of up to 20 keep to 2e-6.
     np.testing.assert_allclose(found, DenseCRF(**CRF)(image, given), atol=1e-5)
     for arguments, message in (
         ({}, "say num_classes"),
@@ -161,6 +167,7 @@ def test_energy(small, normalization):
         kernel = normalised(features, normalization) * COSTS[x.ravel()][:, x.ravel()]
         pairs += weight * (kernel.sum() - np.trace(kernel)) / 2
     unary = -np.log(np.take_along_axis(probabilities.astype(np.float64), x[..., None], -1)).sum()
+    # The lattice's 2% of all pairs.
     assert crf.energy(image, probabilities, x) == pytest.approx(unary + pairs, rel=0.02)
 
 

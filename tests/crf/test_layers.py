@@ -28,6 +28,7 @@ def test_starts_as_the_dense_crf(batch):
     for image, score, marginals in zip(images, scores, found, strict=True):
         probabilities = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
         expected = DenseCRF(**PARAMETERS, class_threshold=0)(image, probabilities)
+        # Two backends' sums in another order, scores up to 20, ten iterations; the 7 that is added costs 5e-7 more.
         np.testing.assert_allclose(marginals, expected, atol=1e-4)
     assert [weight.name for weight in layer.trainable_weights] == [
         "bilateral_weight",
@@ -53,6 +54,7 @@ def test_compatibility_is_the_cost_of_a_pair(small, exact):
     expected = np.log(flat) - np.einsum("il,kl->ik", messages, costs)
     error = np.abs(np.reshape(found, (-1, 3)) - expected).mean()
     print(f"mean error of the scores {error:.3f}, mean size {np.abs(expected).mean():.2f}")
+    # The lattice's 2% (test_exact.py).
     assert error < 0.02 * np.abs(expected).mean()
 
 
@@ -112,6 +114,7 @@ def test_learns_inside_a_model(small, tmp_path):
     expected = model(image[None, :, :13])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    # Scores of up to 20 have steps of 2e-6; another graph may add up in another order in each iteration.
     np.testing.assert_allclose(loaded(image[None, :, :13]), expected, atol=1e-4)
     assert loaded.get_layer("crf").get_config() == model.get_layer("crf").get_config()
     model.export(tmp_path / "exported", verbose=False)
@@ -123,6 +126,7 @@ def test_mixed_precision_stays_exact(batch):
     images, scores = batch
     found = CRFLayer(**PARAMETERS, dtype="mixed_bfloat16")(images, scores)
     assert found.dtype == tf.float32
+    # bfloat16 anywhere would cost 2^-9 of scores of up to 20, forty times the bound.
     np.testing.assert_allclose(found, CRFLayer(**PARAMETERS)(images, scores), atol=1e-3)
 
 

@@ -24,10 +24,13 @@ def answers():
 def check_same(name, found, expected):
     assert found.shape == expected.shape
     if np.issubdtype(expected.dtype, np.integer):
+        # A pixel in doubt may get another label; and one on the border of two simplices may be put into the other one.
         assert (found == expected).mean() >= 0.999
     elif name == "divergence":
+        # A sum over all pixels of terms of both signs: the float32 rounding of each, over what is left of the sum.
         np.testing.assert_allclose(found, expected, rtol=1e-3)
     elif "unaries" in name:
+        # Logarithms of two libraries, and a division.
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     else:  # marginals [..., C, N]
         axis = -3 if name == "deeplab_pytorch" else -2
@@ -85,6 +88,7 @@ def test_same_as_the_class_without_muted_classes():
     probabilities = np.ascontiguousarray(softmax.transpose(1, 2, 0))
     expected = DenseCRF(class_threshold=0)(image, probabilities)
     found = PROGRAMS["defaults"](densecrf, utils).reshape(CLASSES, HEIGHT, WIDTH).transpose(1, 2, 0)
+    # The same kernels, the same order of sums; the rows are transposed.
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -197,6 +201,7 @@ def test_fuzzed(count, classes, dimensions, width, dtype, normalization, form, s
     found = d.inference(3)
     assert found.shape == (classes, count) and found.dtype == np.float32
     assert np.isfinite(found).all() and found.min() >= 0
+    # Nine classes at most, and exponentials of scores of hundreds, good to 1e-5.
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-4)
     assert np.isfinite(d.klDivergence(found))
 

@@ -166,6 +166,7 @@ def test_probabilities_can_be_written_and_refined_again(small, folders):
     refine(folders, formats=["probabilities"])
     with np.load(folders / "out/a.npz") as content:
         assert content["probabilities"].dtype == np.float16
+        # float16 has steps of 2^-11 below 1.
         np.testing.assert_allclose(content["probabilities"], DenseCRF()(*small), atol=1e-3)
     assert refine_many(folders / "images", folders / "out", folders / "twice").written == 2
 
@@ -189,6 +190,7 @@ def test_small_scores_as_pytorch_interpolates_them(small, folders, align_corners
     for stem, array in (("a", scores[0]), ("b", scores[0].transpose(1, 2, 0))):
         np.save(folders / f"maps/{stem}.npy", array)
     (folders / "maps/b.npz").unlink()
+    # One interpolation and one softmax in float32: a few roundings of 6e-8 of scores of up to 10.
     np.testing.assert_allclose(reader.read(folders / "maps/a.npy", (20, 24)).probabilities, probabilities, atol=1e-6)
     assert refine(folders, reader=reader).written == 2
     expected = DenseCRF()(image, probabilities, return_labels=True)

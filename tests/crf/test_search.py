@@ -61,6 +61,7 @@ def test_trials_are_what_the_crf_gives(scenes):
     result = crf.search(scenes, 3, **GRID, fine=False)
     assert len(result.trials) == 8
     for trial in result.trials:
+        # Sums in another order: a pixel in doubt may get another label, of the hundreds of a class.
         assert trial.mean_iou == pytest.approx(iou_by_hand(trial.crf, list(scenes)), abs=2e-3)
     assert result.without_crf == pytest.approx(iou_by_hand(None, list(scenes)))
     assert result.best.mean_iou == max(trial.mean_iou for trial in result.trials) > result.without_crf
@@ -197,6 +198,7 @@ def test_weights_computed_together_are_as_each_alone(scenes, weights, active):
         return made
 
     together = field(weights)
+    # Rows of 2, 4 and 8 are summed by other vector instructions: roundings of scores of up to 20, five iterations.
     np.testing.assert_allclose(together.marginals(), field(weights[:1]).marginals(), atol=1e-5)
     np.testing.assert_allclose(together.scores(), field(weights[:1]).scores(), atol=1e-4)
     alone = [field((weight,)).labels() for weight in weights]

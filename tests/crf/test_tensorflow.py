@@ -21,6 +21,7 @@ def test_equals_numba_on_a_photograph(photographs, parameters):
     expected = DenseCRF(class_threshold=0, **parameters)(image, probabilities)
     found = DenseCRF(backend="tensorflow", **parameters)(image, probabilities)
     assert isinstance(found, np.ndarray)
+    # A pixel within rounding of the border of two simplices may be put into the other one; the mean shows how few.
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert np.abs(found - expected).mean() < 1e-6
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9999
@@ -31,6 +32,7 @@ def test_filter_against_all_pairs(exact, small):
     values = np.random.default_rng(0).random((features.shape[1], 4), np.float32)
     lattice = engine.build_lattice(list(tf.constant(features)), tf.zeros(features.shape[1], tf.int64), tf.constant(1))
     expected = exact(features) @ values
+    # The lattice's 3% (test_exact.py).
     assert np.abs(engine.apply(lattice, values) - expected).mean() / expected.mean() < 0.03
 
 
@@ -45,6 +47,7 @@ def test_traces_any_size_and_batch(small):
         ],
     )
     batch = traced(np.stack([image, image[::-1]]), np.stack([probabilities, probabilities[::-1]]))
+    # The same operations on parts of a batch: scores of up to 20, rounded by 1e-6.
     np.testing.assert_allclose(batch[0], crf(image, probabilities), atol=1e-5)
     np.testing.assert_allclose(batch[1], crf(image[::-1], probabilities[::-1]), atol=1e-5)
     part = traced(image[None, :9, :7], probabilities[None, :9, :7])
@@ -68,6 +71,7 @@ def test_survives_a_saved_model(small, tmp_path):
     )
     tf.saved_model.save(module, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
+    # The same graph, saved and loaded: the bound is that of a batch, above.
     np.testing.assert_allclose(loaded.refine(image, probabilities), crf(image, probabilities), atol=1e-5)
 
 
@@ -75,6 +79,7 @@ def test_trace(small):
     """The maps of every iteration are those of the numba backend."""
     ours = DenseCRF(backend="tensorflow", iterations=3).trace(*small)
     for (scores, beliefs), expected in zip(ours, DenseCRF(class_threshold=0, iterations=3).trace(*small), strict=True):
+        # Sums of some hundred products in another order; scores of up to 20 have float32 steps of 2e-6.
         np.testing.assert_allclose(scores, expected.scores, atol=1e-3)
         np.testing.assert_allclose(beliefs, expected.beliefs, atol=1e-4)
 
@@ -90,8 +95,10 @@ def test_gradient_of_the_filter(small):
         tape.watch(b)
         product = tf.reduce_sum(a * engine.apply(lattice, b))
     transposed = tape.gradient(product, b)
+    # float64, thousands of products: 2^-53 times their number.
     np.testing.assert_allclose(tf.reduce_sum(transposed * b), product, rtol=1e-10)
     # and numerically, in one direction
     step = tf.constant(generator.normal(size=(count, 2)))
     change = tf.reduce_sum(a * engine.apply(lattice, b + 1e-4 * step)) - product
+    # A difference of two sums of thousands in float64, over 1e-4.
     np.testing.assert_allclose(change / 1e-4, tf.reduce_sum(transposed * step), rtol=1e-6)

@@ -31,6 +31,7 @@ def test_equals_the_direct_sum(implementation, side, rate, channels, filters):
     layer = AtrousConv2D(filters, side, rate=rate, implementation=implementation, bias_initializer="normal")
     y = layer(x)
     kernel, bias = (w.numpy() for w in layer.weights)
+    # Sums of 49 x 98 products at most, in another order: about sqrt(n) roundings of 2^-24.
     np.testing.assert_allclose(y, direct_sum(x, kernel, rate) + bias, atol=1e-5 * max(1, np.abs(y).max()))
 
 
@@ -49,6 +50,7 @@ def test_gradients_of_both_implementations_agree(rate, filters):
             loss = tf.reduce_sum(weights * layer(x))
         gradients.append(tape.gradient(loss, [x, *layer.trainable_weights]))
     for a, b in zip(*gradients, strict=True):
+        # Sums over 2 x 21 x 18 positions of products of about 10, in another order: sqrt(756) roundings of 2^-21.
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -60,6 +62,7 @@ def test_sizes_unknown_to_the_graph(implementation, rate, filters):
     x = np.random.default_rng(0).normal(size=(2, 21, 8, 32)).astype("float32")
     layer = AtrousConv2D(filters, 3, rate=rate, implementation=implementation)
     late = tf.function(layer, input_signature=[tf.TensorSpec([None, None, None, 32])])
+    # Sums of 288 products at most, in another order.
     np.testing.assert_allclose(late(x), layer(x), atol=1e-5)
 
 
@@ -92,4 +95,5 @@ def test_gradients_do_not_depend_on_how_the_graph_is_run(dtype):
 
     eager = gradient().numpy()
     assert np.abs(eager).max() > 1
+    # float16 rounds by 2^-12, in each of the sums of products.
     np.testing.assert_allclose(tf.function(gradient)().numpy(), eager, rtol=1e-2, atol=1e-3 * np.abs(eager).max())

@@ -76,8 +76,9 @@ def test_padding_is_the_mean_colour(tiny):
     image = photograph(90, 61).astype("float32")
     canvas = np.zeros((1, 97, 65, 3), "float32") + np.array([122.675, 116.669, 104.008], "float32")
     canvas[:, :90, :61] = image
-    np.testing.assert_allclose(tiny(image), tiny(canvas)[:, :12, :8], atol=1e-4)
-    np.testing.assert_allclose(full_resolution(tiny, image), full_resolution(tiny, canvas)[:, :90, :61], atol=1e-4)
+    np.testing.assert_allclose(tiny(image), tiny(canvas)[:, :12, :8], atol=rounding(tiny(image)))
+    full = full_resolution(tiny, image)
+    np.testing.assert_allclose(full, full_resolution(tiny, canvas)[:, :90, :61], atol=rounding(full))
 
 
 def test_full_resolution_passes_through_the_outputs(tiny):
@@ -117,6 +118,7 @@ def test_mixed_precision_scores_in_float32(tiny):
     image = photograph(97, 97)
     logits, expected = half(image), tiny(image)
     assert logits.dtype == "float32"
+    # bfloat16 rounds by 2^-9: the root of twenty layers of that is 1%; the largest of all positions is some times that.
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     assert 0 < error < 0.1
     assert deeplab_tf.DeepLab.from_config(half.get_config()).dtype_policy.name == "mixed_bfloat16"

@@ -39,6 +39,7 @@ def test_score_maps_are_those_of_the_model(backbone, head, options, constants):
     for size in ((65, 97), (50, 41)):
         images = np.random.default_rng(1).uniform(0, 255, (2, *size, 3)).astype(np.float32)
         expected = model(images).numpy()
+        # Each layer's rounding, 2^-24 of sums of up to 4,608 products, as helpers.rounding counts it, without its room.
         np.testing.assert_allclose(graph(images), expected, atol=1e-5 * np.abs(expected).max())
 
 

@@ -44,6 +44,7 @@ def test_resize_is_torchs_with_aligned_corners(new_size):
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(values).permute(0, 3, 1, 2), size=new_size, mode="bilinear", align_corners=True
     )
+    # Positions in float32: rounded by 2^-24 of a few dozen, times the values' slope of some units a position.
     np.testing.assert_allclose(geometry.resize(values, *new_size), expected.permute(0, 2, 3, 1), atol=1e-5)
 
 
@@ -54,6 +55,7 @@ def test_sample_anywhere_is_scipys_linear_spline():
     expected = ndimage.map_coordinates(
         values[0, :, :, 0], np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest"
     )
+    # As above.
     np.testing.assert_allclose(geometry.sample(values, rows, columns)[0, :, :, 0], expected, atol=1e-5)
 
 

@@ -17,12 +17,14 @@ from tests.helpers import photograph, randomise
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     keras.utils.set_random_seed(0)
-    model = DeepLab("resnet_tiny", "aspp_s", num_classes=8, scales=(0.5, 1.0))
+    model = DeepLab("resnet_tiny", "large_fov", num_classes=8, scales=(0.5, 1.0))
     return Segmenter(randomise(model), info=info("shapes"), mirror=True)
 
 
 def check(found: dict[str, np.ndarray], expected) -> None:
     assert found["labels"].dtype == np.uint8 and len(np.unique(expected.labels)) > 2
+    # Another runtime sums in another order, and rounds the positions of pixels on the score map, in the hundreds, by
+    # 3e-5: times slopes of some 10 a position, that is 3e-4 in a score and a fraction of it in a probability.
     np.testing.assert_allclose(found["probabilities"][0], expected.probabilities, atol=1e-3)
     assert (found["labels"][0] == expected.labels).mean() > 0.999
 

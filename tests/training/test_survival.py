@@ -26,7 +26,8 @@ from tests.training.toy import trained
 pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 80
+STEPS = 40  # of runs that are stopped from outside
+FEW = 12  # of those that stop themselves at step 8
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +37,27 @@ def never_stopped(tmp_path_factory) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
+def few_steps(tmp_path_factory) -> np.ndarray:
+    moved, _ = trained(tmp_path_factory.mktemp("few_steps") / "run", max_steps=FEW)
+    return moved
+
+
+@pytest.fixture(scope="module")
 def folder_stopped_at_8(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("stopped_at_8")
-    trained(folder / "run", max_steps=STEPS, stop_at=8)
+    trained(folder / "run", max_steps=FEW, stop_at=8)
     return folder
 
 
 @pytest.fixture
 def stopped_at_8(folder_stopped_at_8, tmp_path) -> pathlib.Path:
-    """A copy of a run that was stopped at step 8 of `STEPS`."""
+    """A copy of a run that was stopped at step 8 of `FEW`."""
     shutil.copytree(folder_stopped_at_8, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
 
 def start(model_dir: pathlib.Path, **settings) -> subprocess.Popen:
-    arguments = json.dumps([{"model_dir": str(model_dir), "max_steps": STEPS, **settings}])
+    arguments = json.dumps([{"model_dir": str(model_dir), "max_steps": STEPS, "pause": 0.2, **settings}])
     command = [sys.executable, "-m", "tests.training.toy", "1", arguments]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
 
@@ -94,35 +101,35 @@ def test_sigterm_saves_first(tmp_path, never_stopped):
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
-def test_a_checkpoint_cut_short_is_passed_over(stopped_at_8, never_stopped, suffix, capsys):
+def test_a_checkpoint_cut_short_is_passed_over(stopped_at_8, few_steps, suffix, capsys):
     last = stopped_at_8 / "checkpoints" / f"ckpt-8.{suffix}"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    moved, _ = trained(stopped_at_8, max_steps=STEPS)
+    moved, _ = trained(stopped_at_8, max_steps=FEW)
     assert "ckpt-8 cannot be read and is passed over" in capsys.readouterr().err
-    np.testing.assert_array_equal(moved, never_stopped)
+    np.testing.assert_array_equal(moved, few_steps)
 
 
 def test_no_readable_checkpoint_is_an_error(stopped_at_8):
     for path in (stopped_at_8 / "checkpoints").glob("ckpt-*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of the 3 checkpoints"):
-        trained(stopped_at_8, max_steps=STEPS)
+        trained(stopped_at_8, max_steps=FEW)
 
 
-def test_a_full_disk_is_one_line_and_spoils_nothing(stopped_at_8, never_stopped):
+def test_a_full_disk_is_one_line_and_spoils_nothing(stopped_at_8, few_steps):
     before = {path.name: path.read_bytes() for path in (stopped_at_8 / "checkpoints").glob("ckpt-*")}
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # No file beyond 100 kB: as a disk that is full.
     try:
         with pytest.raises(UserError, match=r"checkpoint of step 10 could not be written.*make room.*ckpt-8"):
-            trained(stopped_at_8, max_steps=STEPS)
+            trained(stopped_at_8, max_steps=FEW)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in (stopped_at_8 / "checkpoints").glob("ckpt-*")} == before
-    moved, _ = trained(stopped_at_8, max_steps=STEPS)
-    np.testing.assert_array_equal(moved, never_stopped)
+    moved, _ = trained(stopped_at_8, max_steps=FEW)
+    np.testing.assert_array_equal(moved, few_steps)
 
 
 def test_no_validation_no_best(tmp_path):
@@ -162,7 +169,7 @@ def test_validations_and_the_best_are_the_same_wherever_it_was_stopped(tmp_path)
     moved, reference = validated(tmp_path / "reference", calls)
     assert calls == [4, 8, 12, 14] and reference.best_mean_iou == 0.6
     calls = []
-    for stop_at in (3, 6, 8, 11):
+    for stop_at in (3, 8, 11):  # Before a validation, at one, after one.
         assert validated(tmp_path / "run", calls, stop_at=stop_at)[1] is None
     resumed, result = validated(tmp_path / "run", calls)
     assert calls == [4, 8, 12, 14]
@@ -197,12 +204,11 @@ def test_the_last_step_s_checkpoint_is_written_again_when_damaged(tmp_path, vali
     assert best_figures(tmp_path / "run")["checkpoint"] == "ckpt-8"
 
 
-def test_a_segmenter_is_loaded_from_the_last_readable_checkpoint(tmp_path, capsys):
-    trained(tmp_path / "run", max_steps=4)
-    data = tmp_path / "run/checkpoints/ckpt-4.data-00000-of-00001"
+def test_a_segmenter_is_loaded_from_the_last_readable_checkpoint(stopped_at_8, capsys):
+    data = stopped_at_8 / "checkpoints/ckpt-8.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
-    assert Segmenter.load(tmp_path / "run").checkpoint == "ckpt-2"
-    assert "ckpt-4 cannot be read and is passed over" in capsys.readouterr().err
+    assert Segmenter.load(stopped_at_8).checkpoint == "ckpt-6"
+    assert "ckpt-8 cannot be read and is passed over" in capsys.readouterr().err
 
 
 def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
@@ -219,14 +225,14 @@ def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0garbage"])
-def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(stopped_at_8, never_stopped, content):
+def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(stopped_at_8, few_steps, content):
     state = stopped_at_8 / "checkpoints/checkpoint"
     state.unlink() if content is None else state.write_bytes(content)
     assert latest_checkpoint(stopped_at_8).endswith("ckpt-8")
     steps = []
-    moved, _ = trained(stopped_at_8, max_steps=STEPS, on_loop=lambda step, scalars: steps.append(step))
+    moved, _ = trained(stopped_at_8, max_steps=FEW, on_loop=lambda step, scalars: steps.append(step))
     assert steps[0] == 10
-    np.testing.assert_array_equal(moved, never_stopped)
+    np.testing.assert_array_equal(moved, few_steps)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
@@ -283,14 +289,13 @@ def test_sigterm_is_obeyed_during_validation(tmp_path):
     assert calls == [4]
 
 
-def test_the_real_validation_looks_for_the_signal_after_every_image(tmp_path):
+def test_the_real_validation_looks_for_the_signal_after_every_image(stopped_at_8):
     from deeplab_tf import data
     from deeplab_tf.evaluation.validation import make_validate
     from deeplab_tf.stopping import StopRequest
 
-    trained(tmp_path / "run", max_steps=2)
-    segmenter = Segmenter.load(tmp_path / "run")
-    validate = make_validate(segmenter, data.evaluation_pipeline(toy.prepared(tmp_path / "data"), "val"))
+    segmenter = Segmenter.load(stopped_at_8)
+    validate = make_validate(segmenter, data.evaluation_pipeline(toy.prepared(stopped_at_8.parent / "data"), "val"))
     stop = StopRequest()
     with stop.listening():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 from unittest import mock
 
 import numpy as np
@@ -78,9 +79,11 @@ def trained(
     stop_at=None,
     save=None,
     loss_scale=2.0**15,
-    validate=None,
+    validate=lambda step: {"mean_iou": 0.5},
     raw_validate=None,
     on_loop=None,
+    pause=0,
+    devices=None,
     **settings,
 ):
     """How far the weights moved, and the result, of a training; None as the result where it was stopped.
@@ -90,9 +93,11 @@ def trained(
         stop_at: ask this process to stop, by SIGTERM, after the first loop that ends at this step or later.
         save: file for how far the weights moved, or for the weights where it was stopped.
         loss_scale: initial scale of the loss of float16.
-        validate: (step) -> scalars, in the place of the validation.
+        validate: (step) -> scalars, in the place of the validation; None: the real one.
         raw_validate: likewise, (step, stop) -> scalars.
         on_loop: called after every loop with the step and the scalars.
+        pause: seconds to wait after every loop, in which it can be stopped from outside.
+        devices: the strategy; None: the one that the recipe names.
         **settings: of the recipe, in the place of the toy's own.
     """
     import keras
@@ -103,7 +108,7 @@ def trained(
     recipe = Recipe(
         **{
             "backbone": "resnet_tiny",
-            "head": "aspp_s",
+            "head": "linear",
             "scales": (1.0,),
             "batch_norm": "trainable",
             "crop_size": SIDE,
@@ -131,13 +136,14 @@ def trained(
     def look(step, scalars):
         if on_loop:
             on_loop(step, scalars)
+        time.sleep(pause)
         if stop_at and step >= stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     make_model = assembly._model
     scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=loss_scale)
-    raw_validate = raw_validate or (validate and (lambda step, stop: validate(step)))
-    make_validate = (lambda *args, **options: raw_validate) if raw_validate else assembly.make_validate
+    in_its_place = raw_validate or (validate and (lambda step, stop: validate(step)))
+    make_validate = (lambda *args, **options: in_its_place) if in_its_place else assembly.make_validate
     with (
         mock.patch.object(assembly, "_model", build),
         mock.patch("keras.optimizers.LossScaleOptimizer", scaled),
@@ -145,7 +151,7 @@ def trained(
     ):
         directory = prepared(pathlib.Path(model_dir).parent / "data")
         try:
-            result = train(model_dir, directory, recipe, on_loop=look)
+            result = train(model_dir, directory, recipe, on_loop=look, strategy=devices)
         except Stopped:
             if not (stop_at or raw_validate):
                 raise
@@ -160,7 +166,12 @@ if __name__ == "__main__":
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    devices = int(sys.argv[1])
-    tf.config.set_logical_device_configuration(cpu, devices * [tf.config.LogicalDeviceConfiguration()])
+    count = int(sys.argv[1])
+    tf.config.set_logical_device_configuration(cpu, count * [tf.config.LogicalDeviceConfiguration()])
+
+    from deeplab_tf.training import make_strategy
+
+    # One strategy of a kind for all: TensorFlow confuses the collective operations of two in one process.
+    strategy = functools.cache(lambda kind: make_strategy(kind, "local"))
     for arguments in json.loads(sys.argv[2]):
-        trained(**arguments)
+        trained(**arguments, devices=strategy(arguments.get("strategy", "one_device")))

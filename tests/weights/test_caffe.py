@@ -3,7 +3,6 @@
 import re
 import struct
 
-import keras
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
-from tests.helpers import randomise
+from tests.helpers import assert_same_scores, randomise
 from tests.weights.caffe_writer import content, new_layer, old_layer, varint
 
 
@@ -33,7 +32,7 @@ def arrays_of(network) -> dict[str, list[np.ndarray]]:
 def assert_close(ours, theirs: torch.Tensor) -> None:
     expected = theirs.permute(0, 2, 3, 1).numpy()
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), expected, atol=1e-4 * np.abs(expected).max())
+    assert_same_scores(ours, expected)
 
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (1, 97, 97, 3), dtype=np.uint8)
@@ -118,6 +117,7 @@ def test_another_epsilon_and_a_bias_before_batch_norm_are_folded(tiny, tmp_path)
     weights.load(model, tmp_path / "x.caffemodel")
     for name, shift in (("bn_conv1", 0.25), ("bn5b_branch2c", 0.0)):
         ours, theirs = model.network.get_layer(name), tiny.network.get_layer(name)
+        # Divided by the file's factor and shifted, in float32.
         np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean - shift, atol=1e-6)
         np.testing.assert_allclose(ours.moving_variance + 1e-5, theirs.moving_variance + 1e-3, rtol=1e-6)
 

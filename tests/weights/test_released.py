@@ -157,6 +157,7 @@ def test_heads_of_equal_shapes_differ_in_their_rates(tmp_path):
     assert "its head='aspp_s' is overruled by 'aspp_l'" in str(report)
     model = DeepLab(**weights.describe(tmp_path / "x.caffemodel"))
     weights.load(model, tmp_path / "x.caffemodel")
+    # The same weights but for the batch norm's factor, a rounding of 2^-24; twenty layers.
     np.testing.assert_allclose(model(IMAGES), theirs(IMAGES), atol=1e-5 * np.abs(theirs(IMAGES)).max())
 
 
