@@ -63,6 +63,7 @@ _NAME_PARTS = {
     "input_scale": "input{}",
     "eval_scales": "scales{}",
     "eval_mirror": "{}mirror",
+    "eval_vertical_flip": "{}flip",
     "tile_size": "tiles{}",
     "tile_overlap": "overlap{}",
     "pad_to": "padded{}",

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import runpy
+import sys
 
 # One quiet TensorFlow for all tests, on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -61,6 +63,32 @@ def segmenter():
     from deeplab_tf.data import info
 
     return Segmenter(_network(), info=info("shapes"))
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """A function that runs a command in this process and returns the line with which it is refused, less "error: ".
+
+    Nothing else is printed, unless `silent` is false.
+    """
+    from deeplab_tf.flags import FIELDS, FLAGS
+
+    def run(command: str, *flags: str, cwd: pathlib.Path, silent: bool = True) -> str:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [command, *map(str, flags)])
+        for name in FIELDS:
+            FLAGS[name].unparse()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(REPOSITORY / command), run_name="__main__")
+        said = capsys.readouterr()
+        lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
+        assert ended.value.code == 1 and len(lines) == 1 and not (silent and said.out)
+        return lines[0].removeprefix("error: ")
+
+    yield run
+    for name in FIELDS:
+        FLAGS[name].unparse()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 
 from deeplab_tf import flags
 from deeplab_tf.flags import FIELDS, FLAGS, OBEYED
-from deeplab_tf.run_folder import evaluation_name
+from deeplab_tf.run_folder import EVALUATION_FLAGS, evaluation_name
 from deeplab_tf.training.recipe import fields
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -332,6 +332,11 @@ def test_flags_of_the_run_come_first_and_unknown_ones_of_other_versions_are_pass
     assert FLAGS.dataset == "camvid"
     parse("train.py", f"--model_dir={tmp_path}")
     assert FLAGS.dataset == "shapes"
+
+
+def test_every_flag_of_inference_is_in_the_name_of_an_evaluation():
+    FLAGS.mark_as_parsed()
+    assert set(flags.inference_options()) - {"checkpoint"} <= {name.removeprefix("eval_") for name in EVALUATION_FLAGS}
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_evaluation_reports_and_compares(workplace):
     assert line.split()[2:5] == [f"{100 * after:.2f}", f"{100 * after:.2f}", "+0.00"]  # both mirrored
     assert "runs/demo on shapes val" in (workplace / "report/index.html").read_text()
     assert json.loads((run_dir / "evaluation.json").read_text()) == last
-    assert not list((workplace / "runs/my copy").glob("evaluation_*.json"))
+    assert not list((workplace / "runs/my copy").glob("evaluation_mirror*"))
 
     files = ["--this=runs/demo/evaluation_mirror_first25.json", "--other=runs/my copy/evaluation.json"]
     result = run("tools/compare.py", *files, cwd=workplace)
@@ -109,7 +109,7 @@ def test_evaluation_reports_and_compares(workplace):
     assert "mirror        this: True; other: False" in result.stdout and "limit         this: 25" in result.stdout
 
 
-def test_evaluation_on_other_classes_is_refused_before_any_work(workplace):
+def test_evaluation_on_other_classes_is_refused_before_any_work(workplace, refused):
     directory = pathlib.Path(data.prepared_directory("shapes", workplace / "tfds"))
     other = workplace / "other/shapes" / directory.name
     shutil.copytree(directory, other)
@@ -117,9 +117,7 @@ def test_evaluation_on_other_classes_is_refused_before_any_work(workplace):
     metadata["class_names"][1] = "cat"
     (other / "metadata.json").write_text(json.dumps(metadata))
     for command in ("evaluate.py", "tools/search_crf.py"):
-        result = run(command, "--model_dir=runs/demo", "--data_dir=other", cwd=workplace)
-        assert result.returncode == 1 and "found 'cat' as class 1" in result.stderr
-        assert "Traceback" not in result.stderr and result.stdout == ""
+        assert "found 'cat' as class 1" in refused(command, "--model_dir=runs/demo", "--data_dir=other", cwd=workplace)
 
 
 def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace, photographs, segmenter):
@@ -228,10 +226,6 @@ def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_1(workplace, command, flags, message):
-    result = run(command, *flags, cwd=workplace)
-    assert result.returncode == 1
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message in errors[0]
-    assert "Traceback" not in result.stderr
+def test_a_mistake_is_one_line_and_exit_status_1(workplace, refused, command, flags, message):
+    assert message in refused(command, *flags, cwd=workplace)
     assert not tf.io.gfile.exists(str(workplace / "x" / "checkpoints"))
