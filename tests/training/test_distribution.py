@@ -66,22 +66,13 @@ def moved(tmp_path_factory):
                 run("dropout_micro", accumulation_steps=2, **DROPOUT),
                 run("dropout_none", **DROPOUT, dropout=0.0),
                 run("dropout_two_replicas", strategy="mirrored", **DROPOUT),
-                run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4),
+                run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4, ema_decay=0.5),
             ],
         )
     )
-<<<<<<< HEAD
-    # Processes of their own: TensorFlow confuses the collective operations of two MirroredStrategies in one.
-    finish(start(2, [run("dropout_two_replicas", strategy="mirrored", **DROPOUT)]))
-    finish(start(2, [run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4, ema_decay=0.5)]))
-    options = {"strategy": "multi_worker", "model_dir": str(folder / "hosts"), "ema_decay": 0.5, **FROZEN}
-    two_hosts([options | {"stop_at": 2, "save": str(folder / f"first_{host}.npz")} for host in range(2)])
-    two_hosts([options | {"save": str(folder / f"host_{host}.npz")} for host in range(2)])
-    options |= {"model_dir": str(folder / "dropout_hosts"), **DROPOUT}
-    two_hosts([options | {"save": str(folder / f"dropout_host_{host}.npz")} for host in range(2)])
-=======
-    options = {"strategy": "multi_worker", "validate": None, **FROZEN}  # The real validation, on one of the hosts.
-    dropout = {"strategy": "multi_worker", **DROPOUT}
+    several = {"strategy": "multi_worker", "ema_decay": 0.5}
+    options = several | {"validate": None, **FROZEN}  # The real validation, on one of the hosts.
+    dropout = several | DROPOUT
     two_hosts([[run("hosts", f"first_{host}", stop_at=2, **options)] for host in range(2)])
     two_hosts(
         [
@@ -89,7 +80,6 @@ def moved(tmp_path_factory):
             for host in range(2)
         ]
     )
->>>>>>> cd8483b (Tests: cheaper trainings, and every bound says what it follows from)
     return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
 
 
