@@ -166,7 +166,10 @@ class SegmentationGraph:
             first = height - top - rows if 1 in axes else top
             of_view = self._at_pixels(score_maps[:, view], height, width, first, rows)
             scores.append(tf.reverse(of_view, axes) if axes else of_view)
-        return tf.add_n(scores) / len(scores) if len(scores) > 1 else scores[0]
+        if len(scores) == 1:
+            return scores[0]
+        # Stacked, or TensorFlow would join this sum with that of the interpolation, and round both views unequally.
+        return tf.reduce_mean(tf.stack(scores), axis=0)
 
     def _at_pixels(self, score_map: tf.Tensor, height, width, top, rows) -> tf.Tensor:
         """One score map, float32 [B, h, w, C], at the pixels of those rows."""

@@ -22,6 +22,7 @@ PARAMETERS = [
 @pytest.mark.yardstick
 @pytest.mark.parametrize("class_threshold", [0.0, 0.01])
 @pytest.mark.parametrize("parameters", PARAMETERS)
+@pytest.mark.slow
 def test_agrees_with_pydensecrf_on_photographs(photographs, parameters, class_threshold):
     for image, probabilities in photographs:
         expected = DenseCRF(backend="pydensecrf", **parameters)(image, probabilities)

@@ -73,6 +73,7 @@ def png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_labels_of_photographs_are_those_of_the_evaluation(photographs, tmp_path):
     segmenter = Segmenter(network((0.5, 1.0)), info=info("camvid"), mirror=True)
     signatures = loaded(segmenter, tmp_path)
@@ -116,6 +117,7 @@ def test_outputs_are_those_asked_for_and_agree_with_all_of_them(outputs, crf):
         np.testing.assert_allclose(values[0], expected[output], atol=1e-3 if crf else rounding(segmenter, image))
 
 
+@pytest.mark.slow
 def test_tiles_are_those_of_the_segmenter():
     segmenter = Segmenter(network((0.5, 1.0)), mirror=True, tile_size=129, tile_overlap=32)
     module = ServedSegmenter(segmenter)
@@ -126,6 +128,7 @@ def test_tiles_are_those_of_the_segmenter():
 
 @pytest.mark.parametrize("crf", [None, DenseCRF(iterations=1)])
 @pytest.mark.parametrize("options", [{"mirror": True}, {"tile_size": 65, "tile_overlap": 16}])
+@pytest.mark.slow
 def test_a_batch_of_one_and_of_eight_agree(options, crf):
     segmenter = Segmenter(network(), crf, **options)
     module = ServedSegmenter(segmenter)

@@ -29,6 +29,7 @@ def check(found: dict[str, np.ndarray], expected) -> None:
     assert (found["labels"][0] == expected.labels).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_onnx_of_any_size(segmenter, tmp_path):
     path = export_onnx(segmenter, tmp_path / "forms" / "model.onnx")
     session = onnxruntime.InferenceSession(path)

@@ -3,9 +3,12 @@
 import pathlib
 import re
 
+import pytest
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_it_trains_and_loads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     section = (REPOSITORY / "docs/training.md").read_text(encoding="utf-8").split("## From Python")[1]
