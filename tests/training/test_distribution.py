@@ -121,7 +121,8 @@ def test_two_devices_average_the_weights_as_one_does(moved):
     one, two = (Segmenter.load(moved["folder"] / name).model.variables for name in ("one_batch_norm", "synchronised"))
     for variable, other in zip(one, two, strict=True):
         if variable.dtype == "float32":
-            np.testing.assert_allclose(other.numpy(), variable.numpy(), atol=1e-3)
+            # As the weights above; relative, as the variance of the first batch norm is in the thousands.
+            np.testing.assert_allclose(other.numpy(), variable.numpy(), atol=1e-3 * np.abs(variable.numpy()).max())
 
 
 def test_hosts_agree_and_only_the_first_leaves_files(moved):
@@ -129,9 +130,11 @@ def test_hosts_agree_and_only_the_first_leaves_files(moved):
     assert np.abs(moved["first_0"] - moved["host_0"]).max() > 0  # They did go on after the first part.
     assert sorted(path.name for path in (moved["folder"] / "hosts").iterdir()) == [
         ".lock",
+        "MODEL_CARD.md",
         "best",
         "checkpoints",
         "config.flags",
+        "model_card.json",
         "segmenter.json",
         "train",
         "validation",
