@@ -121,8 +121,9 @@ def test_two_devices_average_the_weights_as_one_does(moved):
     one, two = (Segmenter.load(moved["folder"] / name).model.variables for name in ("one_batch_norm", "synchronised"))
     for variable, other in zip(one, two, strict=True):
         if variable.dtype == "float32":
-            # As the weights above; relative, as the variance of the first batch norm is in the thousands.
-            np.testing.assert_allclose(other.numpy(), variable.numpy(), atol=1e-3 * np.abs(variable.numpy()).max())
+            # As above, where weights move by up to 1; the variance of the first batch norm is in the thousands.
+            bound = 1e-3 * max(1, np.abs(variable.numpy()).max())
+            np.testing.assert_allclose(other.numpy(), variable.numpy(), atol=bound)
 
 
 def test_hosts_agree_and_only_the_first_leaves_files(moved):
