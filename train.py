@@ -32,19 +32,22 @@ def main() -> None:
         segmenter, examples, model_dir, dataset=FLAGS.dataset, split=recipe.val_split, pictures=recipe.overlays
     )
     print(f"\n{evaluation.table()}\n")
-    print(f"trained    {result.steps} steps, {result.seconds / 60:.1f} minutes since this start")
+    early = f" of {recipe.max_steps}, ended by --patience" if result.steps < recipe.max_steps else ""
+    print(f"trained    {result.steps} steps{early}, {result.seconds / 60:.1f} minutes since this start")
     print(f"evaluated  {evaluation.images} images of {FLAGS.dataset} {recipe.val_split}, {evaluation.seconds:.0f} s")
     print(f"written    {result.checkpoint}, evaluation.json and overlays/ in {model_dir}")
+    best = pathlib.Path(result.best_checkpoint or result.checkpoint).name
+    choice = " --checkpoint=best" if best != pathlib.Path(result.checkpoint).name else ""
     if result.best_checkpoint:
-        best = pathlib.Path(result.best_checkpoint).name
-        print(f"best       {best}, mean IoU {100 * result.best_mean_iou:.2f} in validation: add --checkpoint=best")
+        advice = f": add{choice}" if choice else ", the last one"
+        print(f"best       {best}, mean IoU {100 * result.best_mean_iou:.2f} in validation{advice}")
     if FLAGS.export_dir:
         from deeplab_tf.serving import export_saved_model
 
         print(f"exported   {export_saved_model(segmenter, FLAGS.export_dir)}, for TF Serving")
     folder = shlex.quote(str(model_dir))
     print(f"next       tensorboard --logdir={folder}")
-    print(f"           python predict.py --model_dir={folder} --input='photos/*.jpg' --output_dir=out")
+    print(f"           python predict.py --model_dir={folder}{choice} --input='photos/*.jpg' --output_dir=out")
 
 
 if __name__ == "__main__":
