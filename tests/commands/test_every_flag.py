@@ -13,6 +13,7 @@ import types
 import numpy as np
 import pytest
 
+import deeplab_tf.training.assembly  # noqa: F401  Before parts of what it imports are replaced below.
 from deeplab_tf import flags
 from deeplab_tf.flags import FIELDS, FLAGS, OBEYED
 from deeplab_tf.run_folder import EVALUATION_FLAGS, evaluation_name
