@@ -26,6 +26,7 @@ _FLAGS = {
     "input_scale": "input_scale",
     "scales": "eval_scales",
     "mirror": "eval_mirror",
+    "vertical_flip": "eval_vertical_flip",
     "align_corners": "eval_align_corners",
     "tile_size": "tile_size",
     "tile_overlap": "tile_overlap",

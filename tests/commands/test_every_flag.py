@@ -346,6 +346,7 @@ def test_every_flag_of_inference_is_in_the_name_of_an_evaluation():
         ([], ""),
         (["--val_split=val", "--noeval_mirror", "--eval_scales=0.5,1"], ""),  # as the run has them
         (["--eval_mirror"], "mirror"),
+        (["--eval_vertical_flip"], "flip"),
         (["--eval_scales=", "--tile_size=513"], "scalesnone_tiles513"),
         (["--dataset=cityscapes/coarse", "--val_split=train[60:]"], "cityscapes-coarse_train-60-"),
     ],
