@@ -4,6 +4,7 @@ python evaluate.py --model_dir=runs/voc
 python evaluate.py --model_dir=runs/voc --crf                           before and after the dense CRF
 python evaluate.py --model_dir=runs/voc --crf --report_dir=report       and a page with charts and pictures
 python evaluate.py --model_dir=runs/voc --compare=runs/older            what changed, and whether it may be noise
+python evaluate.py --model_dir=runs/synthia --dataset=cityscapes --classes=synthia16,synthia13     further means
 python evaluate.py --model_dir=runs/voc --val_split=test --submission_dir=submission     masks for the server
 """
 
@@ -19,12 +20,14 @@ def main() -> None:
         flags.check_run(FLAGS.compare, "--compare")
     from deeplab_tf import data, evaluation
     from deeplab_tf.data.catalogue import read_info
+    from deeplab_tf.evaluation import figures
     from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     segmenter = load_segmenter(model_dir)
     directory = data.prepared_directory(FLAGS.dataset, FLAGS.data_dir)
     evaluation.check_classes(segmenter.class_names, read_info(directory).class_names, f"--dataset={FLAGS.dataset}")
+    subsets = figures.named_subsets(FLAGS.classes or [])
     submission = evaluation.Submission(segmenter.info, FLAGS.submission_dir) if FLAGS.submission_dir else None
     other = load_segmenter(FLAGS.compare) if FLAGS.compare else None
     if other:
@@ -43,6 +46,7 @@ def main() -> None:
         name=name,
         pictures=FLAGS.overlays,
         submission=submission,
+        subsets=subsets,
     )
     print(f"{result.table()}\n")
     print(f"evaluated  {result.images} images of {FLAGS.dataset} {FLAGS.val_split}, {result.seconds:.0f} s")

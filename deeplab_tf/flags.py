@@ -265,7 +265,7 @@ _OTHERS = (
         "classes",
         "words",
         None,
-        "Give means over these classes too: synthia16, synthia13, or names of classes.",
+        "Give means over these classes too: synthia16, synthia13 (of Cityscapes), or names of classes.",
     ),
     _flag("scoring", "score_file", "string", None, "JSON file for everything measured."),
     _flag("cores", "cores", "integer", None, "Cores to use at most; default: all that the process may use.", least=1),
@@ -342,7 +342,7 @@ _NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm
 OBEYED = {
     "datasets/prepare.py": (*_PREPARE, "beam_pipeline_options", "summarize", "overwrite"),
     "train.py": ("model_dir", *_PREPARE, *_RECIPE, "crf", "export_dir"),
-    "evaluate.py": (*_INFERENCE, *_SPLIT, "crf", "overlays", "report_dir", "compare", "submission_dir"),
+    "evaluate.py": (*_INFERENCE, *_SPLIT, "crf", "overlays", "classes", "report_dir", "compare", "submission_dir"),
     "predict.py": (*_INFERENCE, "crf", "limit", "input", "output_dir", "format", "beam_pipeline_options"),
     "export_saved_model.py": (
         *(*_INFERENCE, "crf", "export_dir"),

@@ -19,8 +19,8 @@ from deeplab_tf.data.raw import RawFile, content, required_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import open_image
 
-# Images with fewer pixels of objects are left out, but for "all". Ours: the paper does not say which images it used.
-_LEAST_PIXELS = 1000
+# Images with fewer pixels of objects are left out, but for these. Ours: the paper does not say which images it used.
+_LEAST_PIXELS, _ALL_IMAGES = 1000, ("coco/all", "coco/2014")
 _MOST_PIXELS = 1 << 32  # a larger area is none
 _YEARS = ("2017", "2014")
 
@@ -84,15 +84,15 @@ def _area(annotation: dict[str, Any], drawn: np.ndarray) -> float:
 
 
 class Builder(SegmentationBuilder, skip_registration=True):
-    """COCO's things and background, in one of four configurations.
+    """COCO's things and background, in one of five configurations.
 
-    "things": the eighty categories. "all": the same with all images, also those without objects, as weakly supervised
-    methods score it. "ids": ninety-one outputs, one for each category number, as the release's COCO model has them.
-    "voc": the twenty classes of VOC.
+    "things": the eighty categories. "all": the same with all images, also those without objects. "2014": likewise, and
+    never those of 2017: the images that weakly supervised methods are scored on. "ids": ninety-one outputs, one for
+    each category number, as the release's COCO model has them. "voc": the twenty classes of VOC.
     """
 
     name = "coco"
-    CONFIGS = ("things", "all", "ids", "voc")
+    CONFIGS = ("things", "all", "2014", "ids", "voc")
     DOWNLOADS = (
         Archive(
             "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
@@ -114,15 +114,15 @@ class Builder(SegmentationBuilder, skip_registration=True):
 
     @classmethod
     def config_named(cls, name: str) -> tfds.core.BuilderConfig:
-        """One of the four: there is no plain one.
+        """One of the five: there is no plain one.
 
         Raises:
             UserError: it is another.
         """
         if not name:
             raise UserError(
-                "dataset 'coco' comes as 'coco/things' (80 classes), 'coco/all' (the same, all images), 'coco/ids' (91 "
-                "outputs) or 'coco/voc' (the 20 of VOC)"
+                "dataset 'coco' comes as 'coco/things' (80 classes), 'coco/all' (the same, all images), 'coco/2014' "
+                "(all images of 2014), 'coco/ids' (91 outputs) or 'coco/voc' (the 20 of VOC)"
             )
         return super().config_named(name)
 
@@ -134,17 +134,19 @@ class Builder(SegmentationBuilder, skip_registration=True):
         """train and val, of 2017 or 2014."""
         raw = required_folder(self.raw_dir, self.full_name, ())
         annotations = files_below(raw, "annotations")
-        year = next((year for year in _YEARS if f"instances_train{year}.json" in annotations), None)
+        years = ("2014",) if self.full_name == "coco/2014" else _YEARS
+        year = next((year for year in years if f"instances_train{year}.json" in annotations), None)
         if year is None:
             raise UserError(
-                f"--raw_dir={raw}: has no annotations/instances_train2017.json (nor 2014), unpacked or in a zip file; "
-                "datasets/coco/README.md tells where to get it"
+                f"--raw_dir={raw}: has no annotations/instances_train{years[0]}.json"
+                f"{' (nor 2014)' if len(years) > 1 else ''}, unpacked or in a zip file; datasets/coco/README.md tells "
+                "where to get it"
             )
         class_of = {number: index for index, number in enumerate(COCO_THINGS, start=1)}
         class_of = {"coco/voc": VOC_OF_COCO, "coco/ids": {number: number for number in COCO_THINGS}}.get(
             self.full_name, class_of
         )
-        least_pixels = 0 if self.full_name == "coco/all" else _LEAST_PIXELS
+        least_pixels = 0 if self.full_name in _ALL_IMAGES else _LEAST_PIXELS
         files = {split: annotations.get(f"instances_{split}{year}.json") for split in ("train", "val")}
         return {
             split: _annotated(file, files_below(raw, f"{split}{year}"), class_of, least_pixels)

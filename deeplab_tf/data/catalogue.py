@@ -57,8 +57,9 @@ KNOWN = {
             {"train": 2975, "train_extra": 19998, "val": 500},
             classes.CITYSCAPES_PALETTE,
         ),
-        # Of 2017; of 2014: 82,783 and 40,504.
+        # Of 2017; of 2014 where only they are there.
         _known("coco/all", classes.COCO, {"train": 118287, "val": 5000}),
+        _known("coco/2014", classes.COCO, {"train": 82783, "val": 40504}),
         # At most so many: images with few labelled pixels are left out.
         _known("coco/things", classes.COCO, {"train": 118287, "val": 5000}),
         _known("coco/ids", classes.COCO_IDS, {"train": 118287, "val": 5000}),

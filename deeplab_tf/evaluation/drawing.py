@@ -12,6 +12,7 @@ from deeplab_tf import model_card
 from deeplab_tf import pictures as drawing
 from deeplab_tf.evaluation import trimap
 from deeplab_tf.evaluation.evaluating import STAGES, Evaluation, evaluate, filename_of
+from deeplab_tf.evaluation.figures import Subsets
 from deeplab_tf.evaluation.submission import Submission
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.run_folder import evaluation_files
@@ -28,6 +29,7 @@ def evaluate_and_draw(
     name: str = "",
     pictures: int = 4,
     submission: Submission | None = None,
+    subsets: Subsets | None = None,
 ) -> Evaluation:
     """Evaluates; writes the figures and panels of the first examples to `model_dir`.
 
@@ -44,6 +46,7 @@ def evaluate_and_draw(
         name: of this evaluation: "best" writes `evaluation_best.json` etc., see `run_folder.evaluation_files`.
         pictures: number of examples to draw.
         submission: gets the final labels of every example.
+        subsets: names of classes to take further means over, by their title.
     """
     model_dir = pathlib.Path(model_dir).expanduser()
     written = evaluation_files(name)
@@ -57,7 +60,9 @@ def evaluate_and_draw(
             submission.write(filename, (refined or unrefined).labels)
 
     made_with = {"dataset": dataset, "split": split, "limit": limit, **segmenter.settings}
-    evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, made_with=made_with, on_example=save)
+    evaluation = evaluate(
+        segmenter, examples, trimap_widths=trimap.WIDTHS, made_with=made_with, subsets=subsets, on_example=save
+    )
     evaluation.image_counts.save(model_dir / written.image_counts)
     evaluation.save(model_dir / written.figures)
     model_card.update(model_dir)

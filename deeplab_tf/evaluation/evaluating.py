@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,9 @@ import tqdm
 
 from deeplab_tf import files
 from deeplab_tf.counts import ConfusionMatrix, ImageCounts, class_counts
+from deeplab_tf.evaluation import figures
 from deeplab_tf.evaluation.boundaries import BoundaryQuality
+from deeplab_tf.evaluation.figures import Subsets, or_null
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
@@ -42,6 +43,7 @@ class Evaluation:
         crf_boundary: likewise after the CRF.
         made_with: what was evaluated, in terms of JSON: "dataset", "split", "limit", and `Segmenter.settings`; empty
             where the caller of `evaluate` did not say.
+        subsets: names of classes to take further means over, by their title.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +57,7 @@ class Evaluation:
     network_boundary: BoundaryQuality | None = None
     crf_boundary: BoundaryQuality | None = None
     made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    subsets: Subsets = dataclasses.field(default_factory=dict)
 
     @property
     def stages(self) -> dict[str, ConfusionMatrix]:
@@ -67,70 +70,71 @@ class Evaluation:
         """The confusion matrix after the last step: the CRF where there is one."""
         return self.network if self.crf is None else self.crf
 
-    def by_class(self) -> dict[str, np.ndarray]:
-        """The figures by class after the last step, by name, each float64 [C]; NaN where a class does not occur."""
-        boundary = self.network_boundary if self.crf is None else self.crf_boundary
-        figures = {"precision": self.final.precision, "recall": self.final.class_accuracy, "F1": self.final.f1}
-        return figures | ({"boundary IoU": boundary.iou, "boundary F1": boundary.f1} if boundary else {})
+    def by_class(self, stage: str) -> dict[str, np.ndarray]:
+        """The figures by class after a stage, "network" or "crf", by name, each float64 [C]; see `figures.by_class`."""
+        matrix, boundary = self._measured[stage]
+        return figures.by_class(class_counts(matrix.counts), *((boundary.iou, boundary.f1) if boundary else ()))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """IoU after each stage, by the names that people read, and the other figures after the last one."""
+        last = self.by_class(tuple(self._measured)[-1])
+        return {name: matrix.iou for name, matrix in self.stages.items()} | {
+            name: values for name, values in last.items() if name != "IoU"
+        }
 
     def table(self) -> str:
         """The figures by class and in summary, in percent, as text; beside IoU those after the last step."""
-        width = max(len("frequency-weighted IoU"), *map(len, self.class_names))
-        columns = {name: matrix.iou for name, matrix in self.stages.items()} | self.by_class()
-        rule = "-" * (width + 15 * len(columns))
-        rows = [
-            f"{name:<{width}}" + "".join(f"{_percent(values[i]):>15}" for values in columns.values())
-            for i, name in enumerate(self.class_names)
-        ]
         summaries = [matrix.summary() for matrix in self.stages.values()]
-        totals = [
-            f"{title:<{width}}" + "".join(f"{_percent(summary[key]):>15}" for summary in summaries)
-            for key, title in (
-                ("mean_iou", "mean IoU"),
+        further = {
+            title: [summary[name] for summary in summaries]
+            for name, title in (
                 ("pixel_accuracy", "pixel accuracy"),
                 ("mean_accuracy", "mean accuracy"),
                 ("frequency_weighted_iou", "frequency-weighted IoU"),
             )
+        }
+        lines = figures.table("IoU, %", self.columns(), self.class_names, self.subsets, further)
+        curves = {"network": self.network_trimap, "crf": self.crf_trimap}
+        lines += [
+            figures.trimap_line(
+                dict(zip(curve.widths, curve.mean_iou, strict=True)),
+                f"mean IoU near boundaries (trimap), {STAGES[stage]}",
+            )
+            for stage, curve in curves.items()
+            if curve
         ]
-        header = f"{'IoU, %':<{width}}" + "".join(f"{name:>15}" for name in columns)
-        return "\n".join([header, rule, *rows, rule, *totals])
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """All that was measured and of what, in terms of JSON; figures in [0, 1], null where nothing was counted."""
-        matrices = {"network": self.network} | ({} if self.crf is None else {"crf": self.crf})
-        boundaries = {"network": self.network_boundary, "crf": self.crf_boundary}
         names = distinct(self.class_names)
-
-        def by_name(values: np.ndarray) -> dict[str, float | None]:
-            return dict(zip(names, map(_or_null, values), strict=True))
-
         return {
             "made_with": dict(self.made_with),
             "images": self.images,
             "seconds": round(self.seconds, 3),
             "class_names": list(self.class_names),
             **{
-                name: {key: _or_null(value) for key, value in matrix.summary().items()}
+                stage: {name: or_null(value) for name, value in matrix.summary().items()}
                 | {
-                    "iou": by_name(matrix.iou),
-                    "precision": by_name(matrix.precision),
-                    "recall": by_name(matrix.class_accuracy),
-                    "f1": by_name(matrix.f1),
-                    "confusion": matrix.counts.tolist(),
+                    figures.key(title): dict(zip(names, map(or_null, values), strict=True))
+                    for title, values in self.by_class(stage).items()
                 }
-                | (
-                    {"boundary_iou": by_name(boundaries[name].iou), "boundary_f1": by_name(boundaries[name].f1)}
-                    if boundaries[name]
-                    else {}
-                )
-                for name, matrix in matrices.items()
+                | {"means": figures.means_as_json(self.by_class(stage), self.class_names, self.subsets)}
+                | {"confusion": matrix.counts.tolist()}
+                for stage, (matrix, _) in self._measured.items()
             },
         } | ({"trimap": self._trimap_as_json()} if self.network_trimap else {})
+
+    @property
+    def _measured(self) -> dict[str, tuple[ConfusionMatrix, BoundaryQuality | None]]:
+        """The counts of each stage, by its key."""
+        network = {"network": (self.network, self.network_boundary)}
+        return network | ({} if self.crf is None else {"crf": (self.crf, self.crf_boundary)})
 
     def _trimap_as_json(self) -> dict[str, list]:
         curves = {"network": self.network_trimap} | ({"crf": self.crf_trimap} if self.crf_trimap else {})
         return {"widths": list(self.network_trimap.widths)} | {
-            name: [_or_null(value) for value in curve.mean_iou] for name, curve in curves.items()
+            name: [or_null(value) for value in curve.mean_iou] for name, curve in curves.items()
         }
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -144,6 +148,7 @@ def evaluate(
     *,
     trimap_widths: Sequence[float] = (),
     made_with: Mapping[str, Any] | None = None,
+    subsets: Subsets | None = None,
     on_example: Callable[[int, Mapping[str, Any], Segmentation, Segmentation | None], None] | None = None,
 ) -> Evaluation:
     """Counts, over all examples, how the segmenter's labels agree with the truth.
@@ -157,14 +162,16 @@ def evaluate(
         trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`; with them
             boundary IoU and boundary F1 are measured too.
         made_with: becomes `Evaluation.made_with`.
+        subsets: names of classes to take further means over, by their title, such as those of `figures.named_subsets`.
         on_example: called in order, on this thread, with (index, example, result of the network, result after the CRF
             or None).
 
     Raises:
-        UserError: a label is not a class of the segmenter.
+        UserError: a label, or a name in a subset, is not a class of the segmenter.
     """
     started = time.monotonic()
     info = segmenter.info
+    figures.check_subsets(subsets or {}, info.class_names)
     stages = (NETWORK, CRF) if segmenter.crf else (NETWORK,)
     totals = {stage: ConfusionMatrix.empty(info.num_classes) for stage in stages}
     curves = {stage: TrimapCurve(info.num_classes, trimap_widths) for stage in stages} if trimap_widths else {}
@@ -214,6 +221,7 @@ def evaluate(
         network_boundary=boundaries.get(NETWORK),
         crf_boundary=boundaries.get(CRF),
         made_with=made_with or {},
+        subsets=subsets or {},
     )
 
 
@@ -230,11 +238,3 @@ def distinct(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return result
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

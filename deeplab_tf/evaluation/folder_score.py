@@ -1,16 +1,15 @@
 """The result of scoring a folder of masks: figures by class, their means, as a table and as JSON."""
 
 import dataclasses
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from deeplab_tf import files
-from deeplab_tf.counts import class_counts, f1, iou, mean, precision, ratio, recall
-from deeplab_tf.errors import UserError
+from deeplab_tf.counts import class_counts, f1, iou, precision, ratio, recall
+from deeplab_tf.evaluation.figures import Subsets, by_class, key, means, means_as_json, or_null, table, trimap_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +72,7 @@ class FolderScore:
 
     def columns(self) -> dict[str, np.ndarray]:
         """The figures by class, each float64 [C], by name."""
-        return {
-            "IoU": self.iou,
-            "precision": self.precision,
-            "recall": self.recall,
-            "F1": self.f1,
-            "boundary IoU": self.boundary_iou,
-            "boundary F1": self.boundary_f1,
-        }
+        return by_class(self._counts, self.boundary_iou, self.boundary_f1)
 
     def means(self, names: Sequence[str] = ()) -> dict[str, float]:
         """The means of `columns()` over some classes, those of them that occur.
@@ -91,68 +83,36 @@ class FolderScore:
         Raises:
             UserError: one is not a class.
         """
-        unknown = [name for name in names if name not in self.class_names]
-        if unknown:
-            raise UserError(f"classes: {unknown[0]!r} is not one of {', '.join(self.class_names)}")
-        chosen = [i for i, name in enumerate(self.class_names) if name in (names or self.class_names)]
-        return {title: float(mean(values[chosen])) for title, values in self.columns().items()}
+        return means(self.columns(), self.class_names, names)
 
-    def table(self, subsets: Mapping[str, Sequence[str]] | None = None) -> str:
+    def table(self, subsets: Subsets | None = None) -> str:
         """All figures in percent, as text.
 
         Args:
             subsets: names of classes to give further means of, by their title.
         """
-        means = {"mean": self.means()}
-        means |= {f"mean of {title}": self.means(names) for title, names in (subsets or {}).items()}
-        width = max(len("pixel accuracy"), *map(len, (*self.class_names, *means)))
-        header = f"{'%':<{width}}" + "".join(f"{title:>14}" for title in self.columns())
-        rule = "-" * len(header)
-        rows = zip(self.class_names, zip(*self.columns().values(), strict=True), strict=True)
-        lines = [header, rule, *(_row(name, values, width) for name, values in rows), rule]
-        lines += [_row(title, values.values(), width) for title, values in means.items()]
-        lines += [_row("pixel accuracy", [self.pixel_accuracy], width), ""]
-        curve = "  ".join(f"{w} px {_percent(value)}" for w, value in self.trimap.items())
-        return "\n".join([*lines, f"mean IoU near boundaries (trimap): {curve}"])
+        further = {"pixel accuracy": [self.pixel_accuracy]}
+        lines = table("%", self.columns(), self.class_names, subsets or {}, further)
+        return "\n".join([*lines, "", trimap_line(self.trimap)])
 
-    def as_json(self, subsets: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    def as_json(self, subsets: Subsets | None = None) -> dict[str, Any]:
         """Everything measured, in terms of JSON; figures in [0, 1], null where nothing was counted."""
-        by_class = {
-            _key(title): dict(zip(self.class_names, map(_or_null, values), strict=True))
+        of_classes = {
+            key(title): dict(zip(self.class_names, map(or_null, values), strict=True))
             for title, values in self.columns().items()
         }
-        means = {"all": self.means()} | {title: self.means(names) for title, names in (subsets or {}).items()}
         return {
             "images": self.images,
             "class_names": list(self.class_names),
-            "pixel_accuracy": _or_null(self.pixel_accuracy),
-            "unlabelled": _or_null(self.unlabelled),
-            "means": {
-                title: {_key(name): _or_null(value) for name, value in figures.items()}
-                for title, figures in means.items()
-            },
-            "classes": by_class,
-            "trimap": {str(w): _or_null(value) for w, value in self.trimap.items()},
+            "pixel_accuracy": or_null(self.pixel_accuracy),
+            "unlabelled": or_null(self.unlabelled),
+            "means": means_as_json(self.columns(), self.class_names, subsets or {}),
+            "classes": of_classes,
+            "trimap": {str(w): or_null(value) for w, value in self.trimap.items()},
             "confusion": self.confusion.tolist(),
             "left_out": list(self.left_out),
         }
 
-    def save(self, path: str | os.PathLike, subsets: Mapping[str, Sequence[str]] | None = None) -> None:
+    def save(self, path: str | os.PathLike, subsets: Subsets | None = None) -> None:
         """Writes `as_json()` to a file."""
         files.write_json(path, self.as_json(subsets))
-
-
-def _row(name: str, values: Iterable[float], width: int) -> str:
-    return f"{name:<{width}}" + "".join(f"{_percent(value):>14}" for value in values)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _or_null(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _key(title: str) -> str:
-    return title.lower().replace(" ", "_")

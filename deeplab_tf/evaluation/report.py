@@ -14,6 +14,7 @@ from deeplab_tf import files, pictures
 from deeplab_tf.counts import mean_iou
 from deeplab_tf.evaluation import charts
 from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
+from deeplab_tf.evaluation.figures import all_means
 from deeplab_tf.inference.segmenter import Segmenter
 
 REPORT_FILE = "index.html"
@@ -69,7 +70,8 @@ def write_report(
         title=title,
         settings={"images": evaluation.images, "seconds": f"{evaluation.seconds:.1f}", **(settings or {})},
         stages=evaluation.stages,
-        by_class=evaluation.by_class(),
+        columns=evaluation.columns(),
+        means=all_means(evaluation.columns(), evaluation.class_names, evaluation.subsets),
         summaries={name: matrix.summary() for name, matrix in evaluation.stages.items()},
         classes=list(zip(evaluation.class_names, segmenter.info.palette.tolist(), strict=True)),
         truth_share=evaluation.network.counts.sum(axis=1) / max(1, evaluation.network.counts.sum()),

@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import pictures
-from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
+from deeplab_tf.classes import CITYSCAPES_TRAIN_IDS, IGNORE_LABEL
 from deeplab_tf.counts import ConfusionMatrix, class_counts, mean_iou
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import trimap
@@ -19,9 +19,6 @@ from deeplab_tf.parallel import available_cores, in_order
 
 # What the values in the files of a data set mean: {value: class}. Values that are missing are not classes.
 ID_TABLES = {"cityscapes": CITYSCAPES_TRAIN_IDS}
-# Classes that a protocol takes the mean over. The models from SYNTHIA are scored on Cityscapes over 16 or 13 of the 19.
-SUBSETS = {"synthia16": tuple(name for name in CITYSCAPES if name not in ("terrain", "truck", "train"))}
-SUBSETS["synthia13"] = tuple(name for name in SUBSETS["synthia16"] if name not in ("wall", "fence", "pole"))
 
 _MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
@@ -91,17 +88,6 @@ def id_table(name: str | None) -> Mapping[int, int] | None:
     if any(not 0 <= number <= 255 for pair in table.items() for number in pair):
         raise UserError(f"{name}: expected numbers from 0 to 255")
     return table
-
-
-def named_subsets(names: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The classes to take further means over, by title.
-
-    Args:
-        names: of `SUBSETS`; further ones are names of classes, which make one subset together.
-    """
-    subsets = {name: SUBSETS[name] for name in names if name in SUBSETS}
-    chosen = [name for name in names if name not in SUBSETS]
-    return subsets | ({f"{len(chosen)} chosen": chosen} if chosen else {})
 
 
 def score_folders(

@@ -72,6 +72,20 @@ def test_all_images_are_a_configuration(coco):
     assert labels == {0, 255} | {classes.COCO.index(name) for name in ("dog", "kite", "tv")}
 
 
+def test_the_images_of_2014_are_a_configuration_and_never_those_of_2017(coco):
+    with pytest.raises(UserError, match="has no annotations/instances_train2014.json, unpacked"):
+        coco.prepare("coco/2014")
+    content = json.loads(coco.path("annotations/instances_val2017.json").read_text())
+    content["images"] = content["images"][1:]
+    for split in ("train", "val"):
+        coco.text(f"annotations/instances_{split}2014.json", json.dumps(content))
+        for image in content["images"]:
+            coco.image(f"{split}2014/{image['file_name']}", 40, 60)
+    examples = coco.examples(coco.prepare("coco/2014"), "val")
+    assert sorted(examples) == [f"{number:012d}.jpg" for number in (8, 9, 10)]
+    assert data.info("coco/2014", coco.data_dir).class_names == classes.COCO
+
+
 def test_category_numbers_are_a_configuration(coco):
     examples = coco.examples(coco.prepare("coco/ids"), "train")
     assert set(np.unique(examples["000000000007.jpg"]["label"])) == {0, DOG, KITE, 255}

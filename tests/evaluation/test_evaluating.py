@@ -72,6 +72,21 @@ def test_the_file_says_what_was_measured(with_crf, examples, tmp_path):
     assert f"{100 * evaluation.crf.mean_iou:.2f}" in evaluation.table()
 
 
+def test_means_over_some_classes_are_those_by_hand(with_crf, examples):
+    names = with_crf.class_names
+    chosen = [names[1], names[4], names[5]]
+    evaluation = evaluate(with_crf, examples, subsets={"three": chosen})
+    for stage, matrix in (("network", evaluation.network), ("crf", evaluation.crf)):
+        wanted = np.nanmean(matrix.iou[[1, 4, 5]])
+        assert evaluation.as_json()[stage]["means"]["three"]["iou"] == pytest.approx(wanted, rel=1e-15)
+        assert f"{100 * wanted:.2f}" in next(
+            line for line in evaluation.table().splitlines() if "mean of three" in line
+        )
+        assert evaluation.as_json()[stage]["means"]["all"]["iou"] == matrix.mean_iou
+    with pytest.raises(UserError, match="classes: 'unicorn' is not one of background, ball"):
+        evaluate(with_crf, examples, subsets={"one": ["unicorn"]})
+
+
 def test_a_label_that_is_no_class_is_named(segmenter, examples):
     wrong = examples[:1] + [examples[1] | {"label": np.full_like(examples[1]["label"], 8)}]
     with pytest.raises(UserError, match="label values 8 to 8, expected 0 to 7"):

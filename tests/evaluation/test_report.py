@@ -1,5 +1,6 @@
 """The report as a browser shows it: pictures, sorting, nothing from outside, no error."""
 
+import re
 import shutil
 
 import numpy as np
@@ -19,7 +20,8 @@ def reported(segmenter, make_examples, tmp_path_factory):
     """An evaluation with CRF and trimap, and the page of its report."""
     with_crf = Segmenter(segmenter.model, DenseCRF(iterations=2), segmenter.info)
     examples = make_examples([(40, 56), (33, 33), (50, 41), (64, 20), (40, 56), (48, 48), (41, 44)])
-    evaluation = evaluate(with_crf, examples, trimap_widths=(1, 3, 9))
+    subsets = {"two": with_crf.class_names[1:3]}
+    evaluation = evaluate(with_crf, examples, trimap_widths=(1, 3, 9), subsets=subsets)
     folder = tmp_path_factory.mktemp("report")
     path = write_report(folder, evaluation, with_crf, examples, title="a <run> & its data", pictures_each=2)
     return evaluation, path
@@ -72,6 +74,17 @@ def test_the_figures_are_those_of_the_evaluation(page, reported):
     shown = dict(zip(column(page, "classes", 1), column(page, "classes", 4), strict=True))
     for name, value in zip(evaluation.class_names, evaluation.crf.iou, strict=True):
         assert shown[name] == ("" if np.isnan(value) else f"{100 * value:.2f}")
+
+
+def test_the_means_stand_below_the_classes(reported):
+    """Without a browser: for each subset a row with the means that the table of evaluate.py has."""
+    evaluation, path = reported
+    rows = path.read_text().split("<tfoot>")[1].split("</tfoot>")[0].split("<tr>")[1:]
+    assert len(rows) == 2 and "mean of two" in rows[1]
+    in_table = [line.split() for line in evaluation.table().splitlines() if line.startswith("mean")][:2]
+    for row, words in zip(rows, in_table, strict=True):
+        cells = re.findall("<td>(.*?)</td>", row)
+        assert [cells[1], cells[2], *cells[4:]] == [word for word in words if word[0].isdigit()]
 
 
 def test_a_click_on_the_head_sorts(page):

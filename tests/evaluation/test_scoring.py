@@ -12,8 +12,9 @@ from PIL import Image
 
 from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
 from deeplab_tf.errors import UserError
-from deeplab_tf.evaluation import boundaries, evaluate
-from deeplab_tf.evaluation.scoring import MaskFolder, id_table, named_subsets, score_folders
+from deeplab_tf.evaluation import boundaries, evaluate, trimap
+from deeplab_tf.evaluation.figures import named_subsets
+from deeplab_tf.evaluation.scoring import MaskFolder, id_table, score_folders
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -83,7 +84,8 @@ def test_evaluate_agrees_to_all_digits(segmenter, make_examples, tmp_path):
     def keep(index, example, unrefined, refined):
         truths[str(index)], predictions[str(index)] = example["label"], unrefined.labels
 
-    evaluation = evaluate(segmenter, examples, trimap_widths=(1, 2, 3, 5, 7, 10, 15, 20, 30, 40), on_example=keep)
+    subsets = named_subsets([segmenter.class_names[0], segmenter.class_names[2]])
+    evaluation = evaluate(segmenter, examples, trimap_widths=trimap.WIDTHS, subsets=subsets, on_example=keep)
     labels, predicted = write(tmp_path / "labels", truths), write(tmp_path / "predictions", predictions)
     score = score_folders(MaskFolder(predicted), MaskFolder(labels), segmenter.info.class_names)
     np.testing.assert_array_equal(score.iou, evaluation.network.iou)
@@ -92,11 +94,19 @@ def test_evaluate_agrees_to_all_digits(segmenter, make_examples, tmp_path):
     assert score.pixel_accuracy == evaluation.network.pixel_accuracy
     assert list(score.trimap.values()) == evaluation.network_trimap.mean_iou
     columns = score.columns()
-    for name, values in evaluation.by_class().items():
+    assert evaluation.by_class("network").keys() == columns.keys()
+    for name, values in evaluation.by_class("network").items():
         np.testing.assert_array_equal(values, columns[name])
     written = evaluation.as_json()["network"]
     assert list(written["boundary_f1"].values()) == [None if np.isnan(x) else x for x in score.boundary_f1]
-    assert "boundary IoU" in evaluation.table()
+    assert written["means"] == score.as_json(subsets)["means"]
+    lines, folder_lines = (text.splitlines() for text in (evaluation.table(), score.table(subsets)))
+    for name in (*segmenter.info.class_names, "mean", "mean of 2 chosen"):  # the same rows, but for the names' width
+        found, expected = (
+            [line.split()[-6:] for line in rows if line.startswith(name + " ")] for rows in (lines, folder_lines)
+        )
+        assert found == expected and len(found[0]) == 6
+    assert lines[-1].split(": ")[1] == folder_lines[-1].split(": ")[1]
     assert score.unlabelled == 0
 
 
