@@ -101,9 +101,9 @@ def test_evaluate_agrees_to_all_digits(segmenter, make_examples, tmp_path):
     assert list(written["boundary_f1"].values()) == [None if np.isnan(x) else x for x in score.boundary_f1]
     assert written["means"] == score.as_json(subsets)["means"]
     lines, folder_lines = (text.splitlines() for text in (evaluation.table(), score.table(subsets)))
-    for name in (*segmenter.info.class_names, "mean", "mean of 2 chosen"):  # the same rows, but for the names' width
+    for name in (*segmenter.info.class_names, "mean", "mean of 2 chosen"):  # the same rows
         found, expected = (
-            [line.split()[-6:] for line in rows if line.startswith(name + " ")] for rows in (lines, folder_lines)
+            [line.split()[-6:] for line in rows if line.startswith(name + "  ")] for rows in (lines, folder_lines)
         )
         assert found == expected and len(found[0]) == 6
     assert lines[-1].split(": ")[1] == folder_lines[-1].split(": ")[1]
