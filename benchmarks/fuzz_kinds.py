@@ -90,6 +90,9 @@ class Masks:
     """Label maps of all kinds, colour tables, lists of classes, and arrays for the dense CRF."""
 
     def __init__(self, scratch: pathlib.Path):
+        from deeplab_tf.crf import DenseCRF
+
+        self._crf = DenseCRF(iterations=1)
         self._path = scratch / "map"
         labels = Image.fromarray((np.asarray(picture("L")) // 32).astype(np.uint8))
         indexed = labels.copy()
@@ -127,7 +130,8 @@ class Masks:
             require(table.palette.shape == (len(table.class_names), 3), "not a colour for each class")
         elif name.endswith((".npy", ".npz")):
             reader = MapReader(cam_threshold=0.3) if name.startswith("cams") else MapReader(scores=True)
-            require(reader.read(path, SIDES).probabilities.shape[:2] == SIDES, "a map of another size")
+            refined = self._crf(np.asarray(picture()), reader.read(path, SIDES).probabilities)
+            require(refined.shape[:2] == SIDES, "a map of another size")
         else:
             colors = {
                 code: index

@@ -255,7 +255,15 @@ def _read_file(path: pathlib.Path, files: "_Files") -> tuple[str, list[DrawnImag
         if isinstance(parsed, dict) and {"images", "annotations", "categories"} <= parsed.keys():
             categories = {entry["id"]: str(entry["name"]) for entry in parsed["categories"]}
             return "COCO", list(_of_coco(parsed, categories, path, files)), [categories[i] for i in sorted(categories)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ElementTree.ParseError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+        RecursionError,
+        ElementTree.ParseError,
+    ) as error:
         raise UserError(f"{path}: cannot be read as annotations of LabelMe, COCO or CVAT ({error!r})") from error
     return "", [], []
 

@@ -291,6 +291,12 @@ def test_no_code_of_a_map_is_run(folders):
     with pytest.raises(UserError, match="a.npy: holds a .*mkdir; expected arrays, numbers"):
         maps.read_array(folders / "maps/a.npy")
     assert not (folders / "harm").exists()
+    np.save(folders / "maps/a.npy", {"keys": Harm()})
+    content = (folders / "maps/a.npy").read_bytes()
+    (folders / "maps/a.npy").write_bytes(content.replace(b"mkdir", b"mk\nir"))
+    with pytest.raises(UserError, match="a.npy") as raised:
+        maps.read_array(folders / "maps/a.npy")
+    assert "\n" not in str(raised.value)
     damaged = pickle.dumps({"keys": np.arange(3)})
     for cut in range(0, len(damaged), 7):
         (folders / "maps/a.npy").write_bytes((folders / "maps/a.npy").read_bytes()[:128] + damaged[:cut])

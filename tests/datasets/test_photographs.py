@@ -9,6 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf import data
+from deeplab_tf.data.builder import prepared_photograph
+from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import read_photograph
 from tests.pictures import DECODABLE, OTHERS, encoded, photograph
 
@@ -94,3 +96,10 @@ def test_old_data_are_not_taken_silently(prepared, caplog):
     caplog.clear()
     data.prepared_directory("image_folder/kinds", new.parents[2])
     assert not caplog.text
+
+
+def test_sides_that_no_decoder_takes_are_refused():
+    """TensorFlow decodes no PNG of a million rows."""
+    long = encoded(Image.fromarray(np.zeros((70_000, 2, 3), np.uint8)), "TIFF")
+    with pytest.raises(UserError, match="x.tif: found 70000 x 2 pixels, expected sides of at most 65500"):
+        prepared_photograph(long, "x.tif")
