@@ -192,7 +192,7 @@ def outcome_of(kind, index: int, name: str, content: bytes, limits: Limits) -> O
         content: of the file.
         limits: of time and memory.
     """
-    before, began = _memory_now(), time.process_time()
+    before, began = memory_now(), time.process_time()
     try:
         kind.read(name, content)
         status, words = "answered", ""
@@ -208,21 +208,22 @@ def outcome_of(kind, index: int, name: str, content: bytes, limits: Limits) -> O
             "failed",
             f"{type(error).__name__}: {error} ({pathlib.Path(place.filename).name}:{place.lineno})",
         )
-    took, grown = time.process_time() - began, (_memory_peak() - before) / 1e6
+    took, grown = time.process_time() - began, (memory_peak() - before) / 1e6
     if status != "failed" and (took > limits.seconds or grown > limits.megabytes):
         words = f"{status} after {took:.1f} s with {grown:.0f} MB"
         status = "failed"
     return Outcome(index, name, status, " ".join(words.split())[:300], took, grown)
 
 
-def _memory_now() -> float:
-    """Bytes in memory; the peak that `_memory_peak` tells counts from here."""
+def memory_now() -> float:
+    """Bytes in memory; the peak that `memory_peak` tells counts from here."""
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
-def _memory_peak() -> float:
+def memory_peak() -> float:
+    """The most bytes in memory since `memory_now`."""
     return _status("VmHWM")
 
 
@@ -366,11 +367,11 @@ def _once_more(name: str, file: pathlib.Path) -> None:
     """Reads a kept file in this process, with the stack trace of what it raises."""
     with tempfile.TemporaryDirectory() as folder:
         kind = fuzz_kinds.KINDS[name](pathlib.Path(folder))
-        before, began = _memory_now(), time.monotonic()
+        before, began = memory_now(), time.monotonic()
         try:
             kind.read(re.sub(r"^[a-z]+-\d+-\d+-", "", file.name), file.read_bytes())
         finally:
-            print(f"{time.monotonic() - began:.2f} s, {(_memory_peak() - before) / 1e6:.0f} MB", file=sys.stderr)
+            print(f"{time.monotonic() - began:.2f} s, {(memory_peak() - before) / 1e6:.0f} MB", file=sys.stderr)
 
 
 def main() -> None:

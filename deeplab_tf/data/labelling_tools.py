@@ -264,7 +264,8 @@ def _read_file(path: pathlib.Path, files: "_Files") -> tuple[str, list[DrawnImag
         RecursionError,
         ElementTree.ParseError,
     ) as error:
-        raise UserError(f"{path}: cannot be read as annotations of LabelMe, COCO or CVAT ({error!r})") from error
+        reason = repr(error)[:120]
+        raise UserError(f"{path}: cannot be read as annotations of LabelMe, COCO or CVAT ({reason})") from error
     return "", [], []
 
 

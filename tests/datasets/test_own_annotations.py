@@ -276,6 +276,14 @@ BAD_DRAWINGS = {
     ),
     "not JSON": (lambda raw: raw.text("a.json", "{"), "a.json: cannot be read as annotations of LabelMe, COCO or CVAT"),
     "deep": (lambda raw: raw.text("a.json", "[" * 200_000), "a.json: cannot be read as annotations"),
+    "a name too long for a file": (
+        lambda raw: labelme(raw, "a", ("leaf", TRIANGLE), imagePath="n" * 300),
+        r"a.json: cannot be read as annotations of LabelMe, COCO or CVAT \(OSError",
+    ),
+    "XML of no known encoding": (
+        lambda raw: raw.text("a.xml", '<?xml version="1.0" encoding="upf-8"?><annotations/>'),
+        "a.xml: cannot be read as annotations",
+    ),
     "no polygon": (
         lambda raw: (raw.image("a.jpg"), coco(raw, "a.json", {1: "a.jpg"}, [(1, 1, [])], {1: "leaf"})),
         "a.json: a.jpg: found no polygon in a segmentation",
