@@ -5,7 +5,8 @@ python export_saved_model.py --model_dir=runs/voc --export_dir=exported --crf   
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --outputs=labels,confidence
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --tile_size=513       for large images
 python export_saved_model.py --model_dir=runs/voc --export_dir=exported --export_precision=bfloat16
-python export_saved_model.py --model_dir=runs/voc --export_dir=exported --formats=onnx,litert --litert_size=513,513
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --formats=onnx,onnx_int8        for CPU servers
+python export_saved_model.py --model_dir=runs/voc --export_dir=exported --formats=litert_int8 --litert_size=513,513
 """
 
 import pathlib
@@ -40,15 +41,34 @@ def main() -> None:
         print(f"exported to {version}; signatures: serve_png (files in, masks out), serve_bytes, serving_default")
         if not (version / WARMUP_FILE).is_file():
             print("no warm-up requests in it: tensorflow-serving-api is missing; pip install -e '.[serving]'")
-    if "onnx" in FLAGS.formats:
-        path = serving.export_onnx(segmenter, folder / "model.onnx", outputs=FLAGS.outputs)
-        print(f"exported to {path}; input: images, uint8, of any size")
-    if "litert" in FLAGS.formats:
-        height, width = FLAGS.litert_size
-        path = serving.export_litert(
-            segmenter, folder / "model.tflite", image_size=(height, width), outputs=FLAGS.outputs
-        )
-        print(f"exported to {path}; input: images, uint8 [1, {height}, {width}, 3]")
+    if others:
+        export_others(segmenter, folder, others)
+
+
+def export_others(segmenter, folder: pathlib.Path, formats: list[str]) -> None:
+    """Writes ONNX and LiteRT models, and their model card."""
+    from deeplab_tf import data, serving
+    from deeplab_tf.serving import calibration
+    from deeplab_tf.serving.formats import FILES
+
+    images = None
+    if any(name.endswith("int8") for name in formats) and FLAGS.calibration_images:
+        images = calibration.from_folder(FLAGS.calibration_images)
+    elif any(name.endswith("int8") for name in formats):
+        directory = data.prepared_directory(FLAGS.dataset, FLAGS.data_dir)
+        images = calibration.from_data_set(directory, FLAGS.train_split)
+    height, width = FLAGS.litert_size
+    for name in formats:
+        form, _, precision = name.partition("_")
+        options = {"outputs": FLAGS.outputs, "calibration": images if precision == "int8" else None}
+        if form == "onnx":
+            path = serving.export_onnx(segmenter, folder / FILES[name], **options)
+            print(f"exported to {path}; input: images, uint8, of any size")
+        else:
+            options |= {"image_size": (height, width), "precision": precision or "float32"}
+            path = serving.export_litert(segmenter, folder / FILES[name], **options)
+            print(f"exported to {path}; input: images, uint8 [1, {height}, {width}, 3]")
+    serving.write_card(folder, segmenter, {"files": [FILES[name] for name in formats], "outputs": list(FLAGS.outputs)})
 
 
 if __name__ == "__main__":

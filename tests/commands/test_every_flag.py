@@ -106,15 +106,22 @@ VALUES = {
     "outputs": ("labels", "labels,confidence"),
     "formats": ("saved_model", "onnx"),
     "litert_size": ("65,65", "65,129"),
+    "calibration_images": ("photos", "photos/2.png"),
 }
 BESIDE = {
     "litert_size": ["--formats=litert"],
+    "calibration_images": ["--formats=onnx_int8"],
+    "train_split": {"export_saved_model.py": ["--formats=litert_int8"]},
     "classes": ["--dataset=shapes"],
-    "dataset": {"tools/convert_weights.py": ["--model_dir=new"]},
+    "dataset": {
+        "tools/convert_weights.py": ["--model_dir=new"],
+        "export_saved_model.py": ["--formats=onnx_int8"],
+    },
     "model_dir": {"tools/convert_weights.py": ["--dataset=shapes"]},
     "tile_overlap": ["--tile_size=513"],
     "eval_align_corners": {"tools/convert_weights.py": ["--model_dir=new", "--dataset=shapes"]},
     "data_dir": {
+        "export_saved_model.py": ["--formats=onnx_int8"],
         "tools/score.py": ["--dataset=image_folder/mine"],
         "tools/convert_weights.py": ["--model_dir=new", "--dataset=shapes"],
     },
@@ -234,6 +241,9 @@ def library(calls: Calls, monkeypatch) -> None:
     record("deeplab_tf.serving.export_saved_model", path)
     record("deeplab_tf.serving.export_onnx", path)
     record("deeplab_tf.serving.export_litert", path)
+    record("deeplab_tf.serving.calibration.from_folder", [])
+    record("deeplab_tf.serving.calibration.from_data_set", [])
+    record("deeplab_tf.serving.write_card")
     crf = types.SimpleNamespace(bilateral_weight=1.0, bilateral_spatial_std=1.0, bilateral_color_std=1.0)
     best = types.SimpleNamespace(crf=crf, mean_iou=0.5)
     found = types.SimpleNamespace(without_crf=0.4, best=best, trials=[])

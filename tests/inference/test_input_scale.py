@@ -1,13 +1,10 @@
 """--input_scale: training and inference see images scaled the same way."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from deeplab_tf import Segmenter
 from deeplab_tf.data.augmentation import crop_image, draw_window, resize_images
-from deeplab_tf.errors import UserError
-from deeplab_tf.serving import export_saved_model
 from deeplab_tf.training import Recipe
 
 
@@ -37,10 +34,3 @@ def test_inference_is_that_of_the_scaled_image_interpolated_back(segmenter, phot
 
 def test_the_last_evaluation_is_at_the_scale_of_the_training():
     assert Recipe(input_scale=0.5).inference_options()["input_scale"] == 0.5
-
-
-def test_an_export_refuses_what_it_does_not_do(segmenter, tmp_path):
-    half = Segmenter(segmenter.model, info=segmenter.info, input_scale=0.5)
-    with pytest.raises(UserError, match="--input_scale=0.5: an export does not scale images"):
-        export_saved_model(half, tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -126,6 +126,14 @@ def test_tiles_are_those_of_the_segmenter():
         check(served(module.serve_images, image[None]), segmenter, image)
 
 
+def test_images_are_scaled_as_the_segmenter_scales_them():
+    segmenter = Segmenter(network(), input_scale=1.5)
+    module = ServedSegmenter(segmenter)
+    for height, width in ((75, 98), (40, 61)):
+        image = patches(height, width)
+        check(served(module.serve_images, image[None]), segmenter, image)
+
+
 @pytest.mark.parametrize("crf", [None, DenseCRF(iterations=1)])
 @pytest.mark.parametrize("options", [{"mirror": True}, {"tile_size": 65, "tile_overlap": 16}])
 @pytest.mark.slow

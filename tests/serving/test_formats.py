@@ -1,16 +1,21 @@
 """ONNX and LiteRT, run by their own runtimes, against the segmenter."""
 
+import importlib.util
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
 from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
-from deeplab_tf.serving import export_litert, export_onnx
+from deeplab_tf.serving import calibration, export_litert, export_onnx
 from tests.helpers import photograph, randomise
 
 
@@ -19,6 +24,11 @@ def segmenter() -> Segmenter:
     keras.utils.set_random_seed(0)
     model = DeepLab("resnet_tiny", "large_fov", num_classes=8, scales=(0.5, 1.0))
     return Segmenter(randomise(model, seed=0), info=info("shapes"), mirror=True)
+
+
+@pytest.fixture(scope="module")
+def onnx_model(segmenter, tmp_path_factory):
+    return export_onnx(segmenter, tmp_path_factory.mktemp("forms") / "deeper" / "model.onnx")
 
 
 def check(found: dict[str, np.ndarray], expected) -> None:
@@ -30,14 +40,85 @@ def check(found: dict[str, np.ndarray], expected) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_of_any_size(segmenter, tmp_path):
-    path = export_onnx(segmenter, tmp_path / "forms" / "model.onnx")
-    session = onnxruntime.InferenceSession(path)
+def test_onnx_of_any_size(segmenter, onnx_model):
+    session = onnxruntime.InferenceSession(onnx_model)
     names = [output.name for output in session.get_outputs()]
     for size in ((90, 75), (41, 120)):
         image = photograph(*size)
         check(dict(zip(names, session.run(None, {"images": image[None]}), strict=True)), segmenter(image))
     assert "kite" in session.get_modelmeta().custom_metadata_map["class_names"]
+
+
+_OPENVINO = """
+import sys
+import numpy as np
+import openvino
+images = np.load(sys.argv[2])
+found = openvino.Core().compile_model(sys.argv[1], "CPU")(images)
+np.savez(sys.argv[3], **{output.get_any_name(): found[output] for output in found})
+"""
+
+
+def test_onnx_in_openvino(segmenter, onnx_model, tmp_path):
+    """In a process of its own: beside TensorFlow OpenVINO aborts."""
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("needs the package openvino")
+    image = photograph(90, 75)
+    np.save(tmp_path / "images.npy", image[None])
+    arguments = [onnx_model, tmp_path / "images.npy", tmp_path / "found.npz"]
+    subprocess.run([sys.executable, "-c", _OPENVINO, *map(str, arguments)], check=True, timeout=120)
+    check(dict(np.load(tmp_path / "found.npz")), segmenter(image))
+
+
+@pytest.fixture(scope="module")
+def scaled(segmenter) -> Segmenter:
+    """Of one scale, with images at three quarters of their size."""
+    model = DeepLab.from_config(segmenter.model.get_config() | {"scales": (1.0,)})
+    model.set_weights(segmenter.model.get_weights())
+    return Segmenter(model, info=segmenter.info, input_scale=0.75)
+
+
+@pytest.mark.slow
+def test_onnx_in_int8_finds_most_labels(scaled, tmp_path):
+    """Eight bits: about a hundredth of the range of every map. Random weights, whose classes lie close together."""
+    images = [photograph(90, 75, seed) for seed in range(4)]
+    small = export_onnx(scaled, tmp_path / "model.onnx", outputs=["labels", "confidence"], calibration=images)
+    session, image = onnxruntime.InferenceSession(small), photograph(66, 101, 9)
+    labels, confidence = session.run(["labels", "confidence"], {"images": image[None]})
+    expected = scaled(image)
+    assert (labels[0] == expected.labels).mean() > 0.8
+    assert np.abs(confidence[0] - expected.probabilities.max(-1)).mean() < 0.1
+    assert small.stat().st_size < 0.55 * 4 * scaled.model.count_params()
+
+
+@pytest.mark.parametrize(("precision", "agreeing", "size"), [("float16", 0.995, 0.7), ("int8", 0.8, 0.45)])
+def test_litert_quantised(scaled, tmp_path, precision, agreeing, size):
+    images = [photograph(120, 60, seed) for seed in range(4)]
+    path = export_litert(
+        scaled, tmp_path / "x.tflite", image_size=(90, 75), outputs=["labels"], precision=precision, calibration=images
+    )
+    image = photograph(90, 75, 9)
+    found = Interpreter(str(path)).get_signature_runner()(images=image[None])
+    assert (found["labels"][0] == scaled(image).labels).mean() > agreeing
+    assert path.stat().st_size < size * 4 * scaled.model.count_params()
+
+
+def test_int8_wants_images(scaled, tmp_path):
+    for images in (None, []):
+        with pytest.raises(UserError, match="calibration: found no image; int8 needs some"):
+            export_litert(scaled, tmp_path / "x", image_size=(9, 9), precision="int8", calibration=images)
+    with pytest.raises(UserError, match="precision='int4': expected one of float32, float16, int8"):
+        export_litert(scaled, tmp_path / "x", image_size=(9, 9), precision="int4")
+
+
+def test_images_for_the_calibration(tmp_path):
+    for i in range(40):
+        Image.fromarray(np.full((4, 5, 3), i, np.uint8)).save(tmp_path / f"{i:02}.png")
+    images = calibration.from_folder(str(tmp_path))
+    assert len(images) == calibration.COUNT and images[0].shape == (4, 5, 3)
+    assert (images[0].max(), images[-1].max()) == (0, 39)
+    with pytest.raises(UserError, match="found no image"):
+        calibration.from_folder(str(tmp_path / "none*"))
 
 
 @pytest.mark.parametrize("outputs", [["labels", "probabilities"], ["labels"]])
