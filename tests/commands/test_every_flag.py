@@ -69,7 +69,7 @@ VALUES = {
     "ema_decay": ("0.9", "0.99"),
     "tpu": ("a", "b"),
     "clip_norm": ("1", "4"),
-    "fast_layers": ("fc6", "fc[67]"),
+    "fast_layers": ("res5.*", "res[45].*"),
     "class_weights": ("balanced", "weights.txt"),
     "hard_fraction": ("0.5", "1"),
     "profile_steps": ("1,2", "3,4"),
