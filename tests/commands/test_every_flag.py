@@ -164,6 +164,7 @@ def outcome(tmp_path, monkeypatch, capsys):
         (tmp_path / folder / "segmenter.json").write_text("{}")
     for name in ("a.txt", "b.txt", "a.json", "b.json"):
         (tmp_path / name).write_text("{}")
+    (tmp_path / "weights.txt").write_text("1\n2\n")
     (tmp_path / "photos").mkdir()
     for i in range(5):
         (tmp_path / f"photos/{i}.png").write_bytes(b"")
