@@ -130,7 +130,7 @@ class Row:
     def _mean(self, evaluation, stage: str) -> float:
         """The mean IoU, in [0, 1], over the classes that the row asks for."""
         from deeplab_tf.counts import mean_iou
-        from deeplab_tf.evaluation.scoring import SUBSETS
+        from deeplab_tf.evaluation.figures import SUBSETS
 
         if self.classes is None:
             return evaluation.mean_iou[stage]

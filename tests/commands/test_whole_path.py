@@ -198,7 +198,11 @@ def test_saved_model_cli_runs_the_export(workplace, photographs, segmenter):
         ("train.py", [], "--model_dir is missing"),
         ("train.py", ["--model_dir=x", "--dataset=nothing"], "nothing"),
         ("train.py", ["--model_dir=x", "--precision=bfloat16"], "expected one of float32, mixed_"),
-        ("train.py", ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"], "head='linear'"),
+        (
+            "train.py",
+            ["--model_dir=x", "--data_dir=tfds", "--head=linear", "--backbone=vgg16"],
+            "--head=linear: expected",
+        ),
         (
             "train.py",
             [f"--flagfile={REPOSITORY / 'demo.flags'}", "--data_dir=tfds", "--max_steps=30", "--batch_size=4"],
