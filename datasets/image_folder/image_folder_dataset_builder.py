@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from deeplab_tf.classes import IGNORE_LABEL, DatasetInfo, voc_palette
-from deeplab_tf.data import class_map, masks, splitting
+from deeplab_tf.data import class_map, masks, validation_draw
 from deeplab_tf.data.builder import Example, SegmentationBuilder
 from deeplab_tf.data.finding import raw_folders
 from deeplab_tf.data.labelling_tools import DrawnImage, read_annotations, read_drawn
@@ -219,7 +219,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
             return {split: members for split, members in lists.items() if members}
         by_folder: dict[str | None, list[str]] = {}
         for name in names:
-            by_folder.setdefault(splitting.split_named(name), []).append(name)
+            by_folder.setdefault(validation_draw.split_named(name), []).append(name)
         if None in by_folder or "train" not in by_folder or "val_fraction" in self.options:
             by_folder = {"train": sorted(names)}
         else:
@@ -241,7 +241,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
             )
         with futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             classes = dict(zip(items, pool.map(_classes_in, items.values()), strict=True)) if fraction else {}
-        drawn = splitting.draw_validation(classes, fraction, seed)
+        drawn = validation_draw.draw_validation(classes, fraction, seed)
         if drawn:
             self.notes.append(
                 f"{len(drawn)} of {len(items)} images are drawn to validate on, by their classes "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_tf.data.splitting import draw_validation, split_named
+from deeplab_tf.data.validation_draw import draw_validation, split_named
 
 
 @pytest.mark.parametrize("seed", range(20))
