@@ -277,8 +277,7 @@ class _ArrayUnpickler(pickle._Unpickler):
             return _torch_storage
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _torch_tensor
-        found = " ".join(f"{module}.{name}".split())  # on one line, whatever a damaged file calls it
-        raise UserError(f"holds a {found}; expected arrays, numbers and tensors only")
+        raise UserError(f"holds a {module}.{name}; expected arrays, numbers and tensors only")
 
 
 def _torch_storage(content: bytes) -> Any:
