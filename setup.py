@@ -44,6 +44,7 @@ TEST = [
     "ai-edge-litert",
     "cityscapesscripts",
     "hypothesis",
+    "openvino",
     "playwright",
     "pytest",
     "pytest-xdist",
