@@ -138,7 +138,11 @@ class MeanField:
             filters[0] = filters[0]._replace(matrix=by_lane[None])
         self._filters = Filters(filters, rows.scores.shape[1], threads) if filters else None
         self._values = np.zeros((1, rows.scores.shape[1]), np.float32)
-        self._corners = self._filters.places.corners[:0] if filters else ()  # no messages yet
+        self.restart()
+
+    def restart(self) -> None:
+        """Back to the beliefs before the first update: no messages yet."""
+        self._corners = self._filters.places.corners[:0] if self._filters else ()
 
     def _filter_of(self, potential):
         compatibility = np.asarray(potential.compatibility, np.float32)

@@ -83,6 +83,19 @@ def steps(densecrf, utils):
     return np.stack(found)
 
 
+def changed_between_steps(densecrf, utils):
+    """Steps take the unaries and kernels of the moment; klDivergence leaves no trace in them."""
+    d = _image_crf(densecrf, utils)
+    q, tmp1, tmp2 = d.startInference()
+    d.addPairwiseGaussian(sxy=1, compat=2)
+    d.stepInference(q, tmp1, tmp2)
+    d.klDivergence(d.startInference()[0])
+    found = [np.array(q).copy()]
+    d.setUnaryEnergy(-utils.unary_from_softmax(scene()[1]))
+    d.stepInference(q, tmp1, tmp2)
+    return np.stack([*found, np.array(q).copy()])
+
+
 def divergence(densecrf, utils):
     found = []
     for compat in _costs().values():
@@ -217,7 +230,18 @@ PROGRAMS = {
     **{
         program.__name__: program
         for program in (
-            *(defaults, scalar_widths, steps, divergence, no_pairwise, no_unary, large_energies, volume, points),
+            *(
+                defaults,
+                scalar_widths,
+                steps,
+                changed_between_steps,
+                divergence,
+                no_pairwise,
+                no_unary,
+                large_energies,
+                volume,
+                points,
+            ),
             *(label_unaries, softmax_unaries, irn, deeplab_pytorch),
         )
     },

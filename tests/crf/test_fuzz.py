@@ -45,10 +45,6 @@ def parameters(draw, smallest_std=1e-3):
     }
 
 
-def fuzzed(examples):
-    return settings(max_examples=examples, deadline=None, derandomize=True)
-
-
 def check_runs(backend, scene, arguments):
     image, probabilities = scene
     try:
@@ -62,27 +58,27 @@ def check_runs(backend, scene, arguments):
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
 
 
-@fuzzed(100)
+@settings(max_examples=100)
 @given(scenes(), parameters())
 def test_numba_gives_distributions(scene, arguments):
     check_runs("numba", scene, arguments)
 
 
-@fuzzed(20)
+@settings(max_examples=20)
 @given(scenes(), parameters())
 def test_tensorflow_gives_distributions(scene, arguments):
     check_runs("tensorflow", scene, arguments)
 
 
 @pytest.mark.yardstick
-@fuzzed(50)
+@settings(max_examples=50)
 @given(scenes(), parameters(smallest_std=0.1))
 def test_pydensecrf_gives_distributions(scene, arguments):
     check_runs("pydensecrf", scene, arguments)
 
 
 @pytest.mark.yardstick
-@fuzzed(60)
+@settings(max_examples=60)
 @given(scenes(), parameters(smallest_std=0.5))
 def test_numba_agrees_with_pydensecrf(scene, arguments):
     arguments = {**arguments, "bilateral_weight": min(5, arguments["bilateral_weight"])}
@@ -94,7 +90,7 @@ def test_numba_agrees_with_pydensecrf(scene, arguments):
     assert np.abs(found - expected).mean() < 1e-3
 
 
-@fuzzed(12)
+@settings(max_examples=12)
 @given(scenes(), parameters(smallest_std=0.5))
 def test_tensorflow_agrees_with_numba(scene, arguments):
     arguments = {**arguments, "bilateral_weight": min(5, arguments["bilateral_weight"])}
@@ -104,7 +100,7 @@ def test_tensorflow_agrees_with_numba(scene, arguments):
     np.testing.assert_allclose(found, DenseCRF(**arguments, class_threshold=0)(*scene), atol=5e-3)
 
 
-@fuzzed(150)
+@settings(max_examples=150)
 @given(
     arrays_of.arrays(
         st.sampled_from([np.uint8, np.int32, np.float32, bool]),

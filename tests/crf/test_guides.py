@@ -221,7 +221,7 @@ def test_pydensecrf_refuses_what_it_cannot_do(small):
         DenseCRF(compatibility=np.triu(COSTS), backend="pydensecrf")(*small)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(
     st.lists(st.integers(1, 7), min_size=2, max_size=3),
     st.one_of(st.none(), st.integers(1, 6)),

@@ -14,7 +14,7 @@ from deeplab_tf.data import info
 from deeplab_tf.inference import coco
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))
 def test_pycocotools_decodes_what_is_encoded(mask):
     code = json.loads(json.dumps(coco.encode(mask)))

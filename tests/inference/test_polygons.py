@@ -31,14 +31,14 @@ def drawn(regions, shape):
     return labels.reshape(shape)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(labels_of_noise)
 def test_drawing_the_polygons_gives_the_labels_back(labels):
     regions = polygons(labels, CLASSES)
     np.testing.assert_array_equal(drawn(regions, labels.shape), np.where(labels < CLASSES, labels, 255))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(labels_of_noise)
 def test_rings_turn_at_every_corner_and_never_meet_themselves(labels):
     for _, rings in polygons(labels, CLASSES):

@@ -22,7 +22,7 @@ def test_scaled_sizes_of_the_paper(scale, expected):
 
 
 @given(size=st.integers(1, 3000), output_stride=st.sampled_from([8, 16, 32]), scale=st.floats(0.2, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_sizes_known_early_and_late_agree(size, output_stride, scale):
     padded = geometry.padded_size(size, output_stride)
     assert padded == min(n for n in range(1, size + output_stride, output_stride) if n >= size)

@@ -1,14 +1,13 @@
 """Dense CRFs with the calls of pydensecrf.densecrf."""
 
 import enum
-from collections.abc import Callable
 from numbers import Number
 
 import numpy as np
 
 from deeplab_tf.crf.features import bilateral_features, spatial_features
 from deeplab_tf.crf.lattice import Lattice
-from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries, gaussian_filter
+from deeplab_tf.crf.mean_field import MeanField, Potential, Unaries
 from deeplab_tf.errors import UserError
 from deeplab_tf.parallel import available_cores
 
@@ -95,7 +94,7 @@ class DenseCRF:
         self._count, self._classes = int(nvar), int(nlabels)
         self._energies = np.zeros((self._classes, self._count), np.float32)
         self._potentials: list[Potential] = []
-        self._filters: list[Callable] = []  # of the potentials, once klDivergence has asked for them
+        self._for_steps: MeanField | None = None  # kept for all steps and klDivergence
         self._threads = available_cores()
 
     def addPairwiseEnergy(  # noqa: N802
@@ -127,6 +126,7 @@ class DenseCRF:
             raise UserError(f"dense CRF: {error}; expected one of the constants of this module") from error
         lattice = Lattice(features, self._threads)
         self._potentials.append(Potential(lattice, normalization, self._compatibility(compat)))
+        self._for_steps = None
 
     def _compatibility(self, compat):
         costs = _floats("compat", compat)
@@ -139,11 +139,11 @@ class DenseCRF:
             raise UserError("dense CRF: compat contains values that are not finite (NaN or infinity)")
         return (costs + costs.T) / 2 if costs.ndim == 2 else costs
 
-    def setUnary(self, unary: Unary) -> None:  # noqa: N802
+    def setUnary(self, u: Unary) -> None:  # noqa: N802
         """Sets a `ConstUnary`."""
-        if not isinstance(unary, ConstUnary):
-            raise UserError(f"dense CRF: the unary is a {type(unary).__name__}, expected a ConstUnary")
-        self.setUnaryEnergy(unary.energies)
+        if not isinstance(u, ConstUnary):
+            raise UserError(f"dense CRF: the unary is a {type(u).__name__}, expected a ConstUnary")
+        self.setUnaryEnergy(u.energies)
 
     def setUnaryEnergy(self, u: np.ndarray, f: np.ndarray | None = None) -> None:  # noqa: N802
         """Sets the energies, float [C, N]: -log of the probabilities, up to a constant for each variable."""
@@ -155,6 +155,7 @@ class DenseCRF:
         if np.isnan(energies).any():
             raise UserError("dense CRF: the unary energies contain NaN")
         self._energies = np.clip(energies, -_HIGHEST_ENERGY, _HIGHEST_ENERGY)
+        self._for_steps = None
 
     def _field(self):
         unaries = Unaries.of_energies(self._energies, self._threads)
@@ -167,31 +168,29 @@ class DenseCRF:
             field.update()
         return field.marginals().T
 
-    def startInference(self) -> tuple[np.ndarray, MeanField, None]:  # noqa: N802
-        """The beliefs before the first step, float32 [C, N], and two things to hand on to `stepInference`."""
-        field = self._field()
-        return field.marginals().T, field, None
+    def _steps(self):
+        """The mean field of the steps and of klDivergence, which share its filters."""
+        self._for_steps = self._for_steps or self._field()
+        return self._for_steps
 
-    def stepInference(self, Q: np.ndarray, tmp1: MeanField, tmp2: None) -> None:  # noqa: N802, N803
+    def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: N802
+        """The beliefs before the first step, float32 [C, N], and two empty arrays (the memory of pydensecrf)."""
+        self._steps().restart()
+        return self._steps().marginals().T, *np.empty((2, 0, 0), np.float32)
+
+    def stepInference(self, Q: np.ndarray, tmp1: np.ndarray, tmp2: np.ndarray) -> None:  # noqa: N802, N803
         """One iteration from the beliefs `Q`, which it overwrites; `tmp1` and `tmp2` are those of `startInference`."""
-        beliefs = self._beliefs(Q)
-        tmp1.update_from(beliefs.T)
-        Q[:] = tmp1.marginals().T
+        self._steps().update_from(self._beliefs(Q).T)
+        Q[:] = self._steps().marginals().T
 
     def klDivergence(self, Q: np.ndarray) -> float:  # noqa: N802
         """The Kullback-Leibler divergence of the beliefs `Q` from the model, up to a constant, as pydensecrf has it."""
         beliefs = self._beliefs(Q)
         logarithms = np.log(np.maximum(beliefs, np.float32(1e-20)))
-        total = np.sum(beliefs * (logarithms + self._energies), dtype=np.float64)
-        for lattice, normalization, _ in self._potentials[len(self._filters) :]:
-            self._filters.append(gaussian_filter(lattice, self._classes, normalization, self._threads))
-        for filtered, (_, _, compatibility) in zip(self._filters, self._potentials, strict=True):
-            near = filtered(beliefs.T)
-            costs = np.diag(compatibility) if np.ndim(compatibility) == 1 else compatibility
-            # pydensecrf writes the Potts model as -w for equal labels.
-            cost = near @ costs if np.ndim(costs) == 2 else -costs * near
-            total += np.sum(beliefs.T * cost, dtype=np.float64)
-        return float(total)
+        # What a message adds to a score lowers the energy; pydensecrf writes the Potts model as -w for equal labels.
+        self._steps().update_from(beliefs.T)
+        scores = self._steps().messages().T - self._energies
+        return float(np.sum(beliefs * (logarithms - scores), dtype=np.float64))
 
     def _beliefs(self, Q):  # noqa: N803
         beliefs = _floats("Q", Q)
