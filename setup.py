@@ -33,6 +33,8 @@ VIDEO = [*TF, "opencv-python-headless"]
 SERVING = [*TF, "tensorflow-serving-api==2.20.*"]
 # Other forms of an export: the converter to ONNX, ONNX Runtime's quantiser. LiteRT's are parts of TensorFlow.
 EXPORT = [*TF, "onnx", "onnxruntime", "tf2onnx>=1.17"]
+# The API reference.
+DOCS = [*TRAIN, "pdoc>=16"]
 # What the tests need, as far as it installs without a compiler; the comparisons with pydensecrf come with [pydensecrf].
 TEST = [
     *TRAIN,
@@ -41,6 +43,7 @@ TEST = [
     *VIDEO,
     *SERVING,
     *EXPORT,
+    *DOCS,
     "ai-edge-litert",
     "cityscapesscripts",
     "hypothesis",
@@ -71,6 +74,7 @@ setuptools.setup(
         "video": VIDEO,
         "serving": SERVING,
         "export": EXPORT,
+        "docs": DOCS,
         "gpu": [*TF, "tensorflow[and-cuda]>=2.20"],
         "pydensecrf": ["pydensecrf2"],  # the CRF's yardstick: built from source, needs a C++ compiler
         "test": TEST,

@@ -16,6 +16,7 @@ _EXTRAS = {
     "official": "train",
     "onnx": "export",
     "orbit": "train",
+    "pdoc": "docs",
     "pycocotools": "train",
     "pydensecrf": "pydensecrf",
     "tensorflow": "tf",

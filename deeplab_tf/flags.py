@@ -371,6 +371,7 @@ OBEYED = {
         *("eval_align_corners", "weights_dir", "weights_key", "list"),
     ),
     "tools/reproduce.py": ("table", "dry_run", "data_dir", "raw_dir", "train_masks"),
+    "docs/api_reference.py": ("output_dir",),
     "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),
     "benchmarks/step_cost.py": ("backbone", "head", "output_stride", "scales", "crop_size"),
 }

@@ -21,7 +21,7 @@ class CaffeSGD(keras.optimizers.SGD):
     the learning rate is constant this is `torch.optim.SGD`; where it falls, Caffe's velocity still remembers the
     higher rate.
 
-    Under a distribution strategy `apply` takes gradients that are already summed over the replicas.
+    Under a distribution strategy `Optimizer.apply` takes gradients that are already summed over the replicas.
 
     Args:
         learning_rate: a number or a `LearningRateSchedule` of the number of updates.

@@ -20,7 +20,7 @@ from deeplab_tf.run_folder import EVALUATION_FLAGS, evaluation_name
 from deeplab_tf.training.recipe import fields
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-COMMANDS = [command for command in OBEYED if not command.startswith("benchmarks/")]
+COMMANDS = [command for command in OBEYED if not command.startswith(("benchmarks/", "docs/"))]
 
 # The flags without which a command does nothing; for the flags under test the last one typed wins.
 BASE = {
