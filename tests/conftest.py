@@ -3,6 +3,7 @@
 import os
 import pathlib
 import runpy
+import shutil
 import sys
 
 # One quiet TensorFlow for all tests, on the CPU.
@@ -23,6 +24,7 @@ hypothesis.settings.load_profile("repeatable")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def _shared_folder(name: str) -> pathlib.Path:
@@ -96,6 +98,27 @@ def refused(monkeypatch, capsys):
     yield run
     for name in FIELDS:
         FLAGS[name].unparse()
+
+
+@pytest.fixture(scope="module")
+def new_page():
+    """A function that opens a page in Chromium, which notes its errors in `said` and its requests in `asked`."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+        def new():
+            page = browser.new_page(viewport={"width": 1200, "height": 900})
+            page.said, page.asked = [], []
+            page.on("console", lambda message: page.said.append(message.text))
+            page.on("pageerror", lambda error: page.said.append(str(error)))
+            page.on("request", lambda request: page.asked.append(request.url))
+            return page
+
+        yield new
+        browser.close()
 
 
 @pytest.fixture(scope="session")

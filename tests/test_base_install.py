@@ -18,7 +18,18 @@ sys.meta_path.insert(0, Blocker())
 """
 _OF_EXTRAS = (
     *("tensorflow", "keras", "h5py", "google", "setuptools", "pkg_resources", "matplotlib", "jinja2", "requests"),
-    *("tensorflow_datasets", "official", "orbit", "pycocotools", "apache_beam", "cv2", "onnx", "tf2onnx", "torch"),
+    *(
+        "tensorflow_datasets",
+        "official",
+        "orbit",
+        "pycocotools",
+        "apache_beam",
+        "cv2",
+        "gradio",
+        "onnx",
+        "tf2onnx",
+        "torch",
+    ),
     *("pydensecrf", "pandas", "sklearn", "resource", "fcntl"),
 )
 _BASE_MODULES = (

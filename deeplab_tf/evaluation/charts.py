@@ -1,6 +1,5 @@
 """The charts of a report, each an SVG image."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
 from deeplab_tf.evaluation.plots import confusion_figure, plain_texts
 from deeplab_tf.inference.stream import CRF, NETWORK
+from deeplab_tf.pictures import data_uri
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"
 
@@ -92,4 +92,4 @@ def _svg(figure: Figure) -> str:
     """The figure as a data URI."""
     file = io.BytesIO()
     figure.savefig(file, format="svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_uri(file.getvalue(), "image/svg+xml")

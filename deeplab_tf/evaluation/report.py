@@ -1,6 +1,5 @@
 """A report that people read: one HTML page with everything inside (Fig. 6, 10, 11-14)."""
 
-import base64
 import io
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -137,4 +136,4 @@ def _jpeg(picture: np.ndarray) -> str:
         image = image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width)), Image.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return pictures.data_uri(file.getvalue(), "image/jpeg")

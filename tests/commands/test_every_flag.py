@@ -30,6 +30,7 @@ BASE = {
     "predict.py": ["--model_dir=run", "--input=photos"],
     "export_saved_model.py": ["--model_dir=run", "--export_dir=exported"],
     "tools/search_crf.py": ["--model_dir=run"],
+    "tools/demo.py": ["--model_dir=run"],
     "tools/refine.py": ["--input=photos", "--maps=maps", "--output_dir=out"],
     "tools/score.py": ["--predictions=a", "--labels=b"],
     "tools/compare.py": ["--this=a.json", "--other=b.json"],
@@ -87,6 +88,7 @@ VALUES = {
     "input": ("photos", "photos/2.png"),
     "output_dir": ("out1", "out2"),
     "format": ("masks", "overlays,coco"),
+    "longer_side": ("513", "640"),
     "maps": ("maps1", "maps2"),
     "crf_file": ("a.json", "b.json"),
     "label_confidence": ("0.6", "0.7"),
@@ -245,6 +247,9 @@ def library(calls: Calls, monkeypatch) -> None:
     record("deeplab_tf.serving.calibration.from_folder", [])
     record("deeplab_tf.serving.calibration.from_data_set", [])
     record("deeplab_tf.serving.write_card")
+    page = types.SimpleNamespace(check_port=lambda port: None, serve=calls.stub("demo_page.serve"))
+    monkeypatch.setitem(sys.modules, "deeplab_tf.inference.demo_page", page)  # itself it imports Gradio
+    monkeypatch.setattr("deeplab_tf.inference.demo_page", page, raising=False)
     crf = types.SimpleNamespace(bilateral_weight=1.0, bilateral_spatial_std=1.0, bilateral_color_std=1.0)
     best = types.SimpleNamespace(crf=crf, mean_iou=0.5)
     found = types.SimpleNamespace(without_crf=0.4, best=best, trials=[])

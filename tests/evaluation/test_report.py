@@ -1,7 +1,6 @@
 """The report as a browser shows it: pictures, sorting, nothing from outside, no error."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from deeplab_tf.counts import mean_iou
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.evaluation import evaluate, write_report
 from deeplab_tf.evaluation.report import choose_images
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +25,11 @@ def reported(segmenter, make_examples, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(reported):
+def page(reported, new_page):
     """The page in a browser, with all that it said and asked for."""
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(reported[1].as_uri())
-        yield page
-        browser.close()
+    page = new_page()
+    page.goto(reported[1].as_uri())
+    return page
 
 
 def column(page, table, number):
