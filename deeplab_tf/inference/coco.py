@@ -3,11 +3,17 @@
 `pycocotools.coco.COCO(path)` reads the file, `pycocotools.mask.decode` an annotation.
 """
 
-from collections.abc import Iterable
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from deeplab_tf import files
 from deeplab_tf.classes import DatasetInfo
 from deeplab_tf.errors import UserError
 
@@ -60,22 +66,41 @@ def annotations(labels: np.ndarray, num_classes: int) -> list[dict[str, Any]]:
     return found
 
 
-def dataset(images: Iterable[dict[str, Any]], key: str, info: DatasetInfo) -> dict[str, Any]:
-    """The content of a COCO file.
+@contextlib.contextmanager
+def written(path: str | os.PathLike, key: str, info: DatasetInfo) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what adds an image to a COCO file, which is there when the block ends.
+
+    What is added goes to the disk at once: memory does not grow with the number of images.
 
     Args:
-        images: {"file_name", "height", "width", key: see `annotations`} each; numbered from 1 in this order.
-        key: of the annotations.
+        path: of the file.
+        key: of an image's annotations.
         info: the classes; their ids are the labels, so the first one's is 0.
+
+    Yields:
+        a function that takes {"file_name", "height", "width", key: see `annotations`}; images are numbered from 1.
     """
-    content = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(info.class_names)],
-    }
-    for image_id, image in enumerate(images, start=1):
-        content["images"].append({"id": image_id} | {key: image[key] for key in ("file_name", "height", "width")})
-        for annotation in image[key]:
-            ids = {"id": len(content["annotations"]) + 1, "image_id": image_id}
-            content["annotations"].append(ids | annotation)
-    return content
+    images = annotations = 0
+    categories = [{"id": label, "name": name} for label, name in enumerate(info.class_names)]
+    with (
+        files.written_aside(path) as aside,
+        aside.open("w", encoding="utf-8") as file,
+        tempfile.TemporaryFile("w+", dir=aside.parent, encoding="utf-8") as entries,
+    ):
+        file.write(f'{{"categories": {json.dumps(categories)}, "annotations": [')
+
+        def add(image: dict[str, Any]) -> None:
+            nonlocal images, annotations
+            for annotation in image[key]:
+                ids = {"id": annotations + 1, "image_id": images + 1}
+                file.write(", " * bool(annotations) + json.dumps(ids | annotation))
+                annotations += 1
+            entry = {"id": images + 1} | {field: image[field] for field in ("file_name", "height", "width")}
+            entries.write(", " * bool(images) + json.dumps(entry))
+            images += 1
+
+        yield add
+        file.write('], "images": [')
+        entries.seek(0)
+        shutil.copyfileobj(entries, file)
+        file.write("]}\n")

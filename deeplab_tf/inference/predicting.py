@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import time
@@ -95,28 +94,29 @@ def predict(
     for folder in {output_dir, *(path.parent for paths in written_to.values() for path in paths)}:
         files.remove_remains(folder)
     with PredictionLog(output_dir, segmenter) as log, request.listening():
-        records = {name: log.done(name, path, formats) for name, path in named.items()}
-        records |= {name: None for name, paths in written_to.items() if not all(path.is_file() for path in paths)}
-        waiting = {name: named[name] for name, record in records.items() if record is None}
+        done = {name for name, path in named.items() if log.is_done(name, path, formats)}
+        done -= {name for name, paths in written_to.items() if not all(path.is_file() for path in paths)}
+        waiting = {name: path for name, path in named.items() if name not in done}
         if options:
             _predict_on_beam(segmenter, waiting, output_dir, formats, options)
-            records |= log.take_in_parts()
-            unreadable += [line for name, path in waiting.items() if records[name] is None for line in _fault(path)]
+            made = log.take_in_parts() & waiting.keys()
+            unreadable += [line for name, path in waiting.items() if name not in made for line in _fault(path)]
         else:
-            made = _predict_here(segmenter, waiting, output_dir, formats, log, unreadable, request.signal_number)
-            progress = tqdm.tqdm(made, "predict", len(waiting), unit="image", dynamic_ncols=True, leave=False)
-            with contextlib.closing(made):
-                records |= {record["name"]: record for record in progress}
-    stopped = bool(request.signal_number())
-    done = {name: record for name, record in records.items() if record is not None}
-    if "coco" in formats and not stopped:
-        file_names = dict(zip(named, map(str, relative), strict=True))
-        for name in (prediction_files.folder("coco", stage) for stage in stages):
-            images = (record | {"file_name": file_names[image]} for image, record in done.items())
-            content = json.dumps(coco.dataset(images, name, segmenter.info))
-            files.write_text(output_dir / f"{name}.json", content + "\n")
-    images = len(done) - (len(named) - len(waiting))
-    return Predictions(output_dir, images, len(done) - images, unreadable, time.monotonic() - started, stopped)
+            names = _predict_here(segmenter, waiting, output_dir, formats, log, unreadable, request.signal_number)
+            progress = tqdm.tqdm(names, "predict", len(waiting), unit="image", dynamic_ncols=True, leave=False)
+            with contextlib.closing(names):
+                made = set(progress)
+        stopped = bool(request.signal_number())
+        if "coco" in formats and not stopped:
+            file_names = {
+                name: str(path) for name, path in zip(named, relative, strict=True) if name in done or name in made
+            }
+            for key in (prediction_files.folder("coco", stage) for stage in stages):
+                with coco.written(output_dir / f"{key}.json", key, segmenter.info) as add:
+                    for name, file_name in file_names.items():
+                        add(log.record(name) | {"file_name": file_name})
+    seconds = time.monotonic() - started
+    return Predictions(output_dir, len(made), len(done), unreadable, seconds, stopped)
 
 
 def _predict_here(
@@ -127,8 +127,8 @@ def _predict_here(
     log: PredictionLog,
     unreadable: list[str],
     stopped: Callable[[], int] = lambda: 0,
-) -> Iterator[dict[str, Any]]:
-    """Predicts images, by name, in this process, until it is `stopped`; yields the record of each that is written.
+) -> Iterator[str]:
+    """Predicts images, by name, in this process, until it is `stopped`; yields the name of each that is written.
 
     A line for each image that is not readable is added to `unreadable`.
     """
@@ -149,7 +149,8 @@ def _predict_here(
     with contextlib.closing(segment_stream(segmenter, readable(), write)) as written:
         for record in written:
             name = record.pop("name")
-            yield log.add(name, waiting[name], formats, **record)
+            log.add(name, waiting[name], formats, **record)
+            yield name
 
 
 def _predict_on_beam(segmenter, waiting, output_dir, formats, options) -> None:

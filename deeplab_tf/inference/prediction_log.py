@@ -7,11 +7,13 @@ Where several processes predict into one folder, each writes a part of the recor
 same form; the process that started them takes the parts in. So does the next one, if that was stopped.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, Self
 
 from deeplab_tf import files
@@ -43,6 +45,8 @@ def fingerprint(segmenter: Segmenter) -> str:
 class PredictionLog:
     """An append-only `predictions.jsonl`; entries of another segmenter are ignored.
 
+    The records stay on the disk, as those with annotations may be many; in memory is the place of each.
+
     Args:
         output_dir: its folder.
         segmenter: that makes the predictions.
@@ -53,31 +57,31 @@ class PredictionLog:
         path = output_dir / (f"predictions-{uuid.uuid4().hex}.jsonl" if part else PREDICTIONS_FILE)
         self._folder = output_dir
         self._header = {"segmenter": fingerprint(segmenter), "class_names": list(segmenter.info.class_names)}
-        self._records = self._read(path)
-        lines = (self._header, *self._records.values())
-        files.write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._file = path.open("a", encoding="utf-8")
+        self._places: dict[str, int] = {}  # of the line of each image
+        before = {record["name"]: place for place, record in _records(path, self._header)}
+        with files.written_aside(path) as aside, aside.open("wb") as file:
+            file.write(_line(self._header))
+            for name, place in before.items():
+                self._places[name] = file.tell()
+                file.write(_line(_record_at(path, place)))
+        self._file = path.open("a+b")
         if not part:
             self.take_in_parts()
 
-    def _read(self, path: pathlib.Path) -> dict[str, dict[str, Any]]:
-        header, *records = _lines(path) or [None]
-        return {record["name"]: record for record in records} if header == self._header else {}
-
-    def take_in_parts(self) -> dict[str, dict[str, Any]]:
-        """Moves what other processes have written down into this record; returns it, by name."""
-        taken = {}
+    def take_in_parts(self) -> set[str]:
+        """Moves what other processes have written down into this record; returns the names of the images."""
+        taken = set()
         for path in sorted(self._folder.glob("predictions-*.jsonl")):
-            part = self._read(path)
-            self._append(part.values())
-            taken |= part
+            for _, record in _records(path, self._header):
+                self._append(record)
+                taken.add(record["name"])
             path.unlink()
-        self._records |= taken
         return taken
 
-    def _append(self, records: Iterable[dict[str, Any]]) -> None:
+    def _append(self, record: dict[str, Any]) -> None:
         try:
-            self._file.write("".join(json.dumps(record) + "\n" for record in records))
+            self._places[record["name"]] = self._file.seek(0, os.SEEK_END)
+            self._file.write(_line(record))
             self._file.flush()
         except OSError as error:
             raise UserError(f"{self._file.name}: cannot be written ({error.strerror})") from error
@@ -88,19 +92,21 @@ class PredictionLog:
     def __exit__(self, *_) -> None:
         self._file.close()
 
-    def done(self, name: str, image: pathlib.Path, formats: set[str]) -> dict[str, Any] | None:
-        """The record of the image of this name, if it was written in all these formats and is the same file still."""
-        record = self._records.get(name)
-        if record is None or not formats <= set(record["formats"]) or not image.is_file():
-            return None
-        return record if record | _state(image) == record else None
+    def record(self, name: str) -> dict[str, Any]:
+        """The record of an image."""
+        self._file.seek(self._places[name])
+        return json.loads(self._file.readline())
 
-    def add(self, name: str, image: pathlib.Path, formats: set[str], **more: Any) -> dict[str, Any]:
-        """Writes down that an image is done; returns its record."""
-        record = {"name": name, **_state(image), "formats": sorted(formats), **more}
-        self._records[name] = record
-        self._append([record])
-        return record
+    def is_done(self, name: str, image: pathlib.Path, formats: set[str]) -> bool:
+        """Whether the image of this name was written in all these formats, and is the same file still."""
+        if name not in self._places or not image.is_file():
+            return False
+        record = self.record(name)
+        return formats <= set(record["formats"]) and record | _state(image) == record
+
+    def add(self, name: str, image: pathlib.Path, formats: set[str], **more: Any) -> None:
+        """Writes down that an image is done."""
+        self._append({"name": name, **_state(image), "formats": sorted(formats), **more})
 
 
 def _state(image: pathlib.Path) -> dict[str, Any]:
@@ -109,14 +115,32 @@ def _state(image: pathlib.Path) -> dict[str, Any]:
     return {"input": str(image.resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The whole lines of the file; none if there is no file. Its end is torn when the process was killed."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+def _records(path: pathlib.Path, header: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The places and records of the whole lines of a file with this header; none of another file.
+
+    The end of the file is torn when the process was killed.
+    """
+    place = 0
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                return
+            if place == 0 and record != header:
+                return
+            if place > 0:
+                if not (isinstance(record, dict) and {"name", "formats"} <= record.keys()):
+                    return
+                yield place, record
+            place += len(line)
+
+
+def _record_at(path: pathlib.Path, place: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        file.seek(place)
+        return json.loads(file.readline())
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"

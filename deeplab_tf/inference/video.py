@@ -84,9 +84,11 @@ def predict_video(
         record = {"file_name": path, "height": image.shape[0], "width": image.shape[1], **annotations}
         final = results.get(CRF, results[NETWORK])
         picture = overlay_path and pictures.overlay(image, final.labels, segmenter.info.palette)
-        return frame, picture, record if annotations else None
+        return frame, picture, record
 
-    records, frames = [], 0
+    stages = [NETWORK] if segmenter.crf is None else [NETWORK, CRF]
+    coco_folders = [prediction_files.folder("coco", stage) for stage in stages] if "coco" in formats else []
+    frames = 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(request.listening())
         stop = lambda: bool(request.signal_number())  # noqa: E731
@@ -100,21 +102,21 @@ def predict_video(
             contextlib.closing(segment_stream(segmenter, images, finish, live=live, **options))
         )
         write = stack.enter_context(_overlay_video(overlay_path, rate, live)) if overlay_path else None
+        adding = [
+            stack.enter_context(coco.written(output_dir / folder / f"{name}.json", folder, segmenter.info))
+            for folder in coco_folders
+        ]
         for frame, picture, record in segmented:
             if write:
                 write(frame, picture)
-            if record:
-                records.append(record)
+            for add in adding:
+                add(record)
             frames += 1
             progress.update()
         if not frames and stop():
             raise KeyboardInterrupt
         if not frames:
             raise UserError(f"--input: {source} gave no frame; expected a video that OpenCV can decode, or a camera")
-    if records:
-        for stage in [NETWORK] if segmenter.crf is None else [NETWORK, CRF]:
-            folder = prediction_files.folder("coco", stage)
-            files.write_json(output_dir / folder / f"{name}.json", coco.dataset(records, folder, segmenter.info))
     dropped, stopped = camera.dropped if live else 0, stop() or frames == limit
     return VideoPredictions(overlay_path, frames, dropped, expected, time.monotonic() - started, stopped)
 

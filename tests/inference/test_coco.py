@@ -29,7 +29,9 @@ def test_a_dataset_is_read_by_pycocotools(camvid_dir, tmp_path):
         for i, labels in enumerate(truth)
     ]
     path = tmp_path / "coco.json"
-    path.write_text(json.dumps(coco.dataset(images, "x", classes)))
+    with coco.written(path, "x", classes) as add:
+        for image in images:
+            add(image)
     read = COCO(str(path))
     assert [category["name"] for category in read.loadCats(read.getCatIds())] == list(classes.class_names)
     for image_id, labels in zip(read.getImgIds(), truth, strict=True):

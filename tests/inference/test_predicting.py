@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -213,5 +214,24 @@ def test_parts_of_the_record_are_taken_in(segmenter, photographs, tmp_path):
         with PredictionLog(tmp_path, made_by, part=True) as part:
             part.add(name, photographs[0], {"masks"})
     with PredictionLog(tmp_path, segmenter) as log:
-        assert log.done("a/1", photographs[0], {"masks"}) and not log.done("a/2", photographs[0], {"masks"})
+        assert log.is_done("a/1", photographs[0], {"masks"}) and not log.is_done("a/2", photographs[0], {"masks"})
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["predictions.jsonl"]
+
+
+def test_annotations_are_not_kept_in_memory(segmenter, photograph, tmp_path, monkeypatch):
+    """40 images of 0.25 MB of annotations each: written, and taken up by a second call."""
+    annotation = {"category_id": 0, "segmentation": {"size": [1, 1], "counts": "1" * 250_000}}
+    monkeypatch.setattr(prediction_files, "write", lambda *of_image: {"coco": [dict(annotation)]})
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    for path in paths:
+        Image.fromarray(photograph(20, 20)).save(path)
+    predict(segmenter, paths[:2], tmp_path / "first", ["coco"])  # compiles
+    for done_before in (0, 40):
+        tracemalloc.start()
+        try:
+            made = predict(segmenter, paths, tmp_path / "out", ["coco"])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert made.done_before == done_before and peak < 5e6
+    assert len(COCO(str(tmp_path / "out/coco.json")).anns) == 40

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from deeplab_tf import Segmenter, pictures
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import video
-from deeplab_tf.inference.frames import is_video
+from deeplab_tf.inference.frames import Frame, is_video
 from deeplab_tf.inference.video import predict_video
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python-headless")
@@ -70,6 +71,25 @@ def test_every_frame_is_segmented_as_an_image_is(segmenter, street, tmp_path, cr
     read = json.loads((tmp_path / ("coco" if crf is None else "coco_crf") / "street.json").read_text())
     assert [entry["file_name"] for entry in read["images"]] == [f"street/{i:06d}" for i in range(FRAMES)]
     assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_annotations_are_not_kept_in_memory(segmenter, street, tmp_path, monkeypatch):
+    """Of a camera they would be ever more; here 40 frames of 0.25 MB of annotations each."""
+
+    def frames(*arguments, **options):
+        for i in range(40):
+            annotation = {"category_id": 0, "segmentation": {"size": [1, 1], "counts": str(i % 10) * 250_000}}
+            yield Frame(i, 0.0), None, {"file_name": f"{i}", "height": 1, "width": 1, "coco": [annotation]}
+
+    monkeypatch.setattr(video, "segment_stream", frames)
+    tracemalloc.start()
+    try:
+        assert predict_video(segmenter, str(street), tmp_path, ["coco"]).frames == 40
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6
+    assert len(json.loads((tmp_path / "coco/street.json").read_text())["annotations"]) == 40
 
 
 def test_the_limit_ends_it(segmenter, street, tmp_path):
