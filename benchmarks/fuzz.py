@@ -235,6 +235,15 @@ def _status(field: str) -> float:
     return 0.0
 
 
+def _processor_seconds(process: int) -> float:
+    """The time that a process has had a processor for; 0 where it has ended."""
+    try:
+        fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _work(name: str, seed: int, indices: Sequence[int], scratch: pathlib.Path, connection, limits: Limits) -> None:
     """A worker: reads the files of some indices, and sends what came of each."""
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
@@ -273,7 +282,18 @@ class _Worker:
         self.process = context.Process(target=_work, args=arguments)
         self.process.start()
         theirs.close()
-        self._ready, self._heard = False, time.monotonic()
+        self._ready = False
+        self._hear()
+
+    def _hear(self) -> None:
+        self._heard, self._worked = time.monotonic(), _processor_seconds(self.process.pid)
+
+    def _is_silent(self) -> bool:
+        """Whether it has worked, or waited, for too long since it was heard; other processes may have the processor."""
+        waited, worked = time.monotonic() - self._heard, _processor_seconds(self.process.pid) - self._worked
+        if not self._ready:
+            return waited > 600
+        return worked > 3 * self._limits.seconds or waited > 30 * self._limits.seconds
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes that have come in; of a worker that died or hangs, a failure."""
@@ -281,14 +301,14 @@ class _Worker:
             try:
                 while self.connection.poll():
                     outcome = self.connection.recv()
-                    self._ready, self._heard = True, time.monotonic()
+                    self._ready = True
+                    self._hear()
                     if outcome.index >= 0:
                         self.left.popleft()
                         yield outcome
-                silent = time.monotonic() - self._heard
-                if silent < (3 * self._limits.seconds + 5 if self._ready else 600):
+                if not self._is_silent():
                     return
-                words = f"no answer for {silent:.0f} s"
+                words = f"no answer for {time.monotonic() - self._heard:.0f} s"
                 self.process.kill()
             except EOFError:
                 self.process.join()

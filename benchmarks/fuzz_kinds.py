@@ -93,6 +93,7 @@ class Masks:
         from deeplab_tf.crf import DenseCRF
 
         self._crf = DenseCRF(iterations=1)
+        self._crf(np.asarray(picture()), np.full((*SIDES, 3), 1 / 3, np.float32))  # compiles it, where that is new
         self._path = scratch / "map"
         labels = Image.fromarray((np.asarray(picture("L")) // 32).astype(np.uint8))
         indexed = labels.copy()

@@ -159,8 +159,8 @@ def restore_newest(checkpoint: Any, paths: Iterable[str]) -> str | None:
             print(f"checkpoint {path} cannot be read and is passed over: {reason}", file=sys.stderr)
     if paths:
         raise UserError(
-            f"none of the {len(paths)} checkpoints in {os.path.dirname(paths[0])} can be read; delete that folder to "
-            "train from the beginning, or use another --model_dir"
+            f"none of the {len(paths)} checkpoints in {os.path.dirname(paths[0])} can be read; use another checkpoint or "
+            "--model_dir; where that folder is deleted, a training starts from the beginning"
         )
     return None
 

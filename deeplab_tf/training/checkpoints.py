@@ -62,7 +62,8 @@ class Checkpoints:
         """
         self.latest = run_folder.restore_newest(self._checkpoint, run_folder.checkpoints(self._model_dir))
         validations = run_folder.read_validations(self._model_dir)
-        self._mend_best_file(validations)
+        if self._chief:
+            self._mend_best(validations)
         self.validations = {step: scalars for step, scalars in validations.items() if step <= self._last_step()}
 
     def save(self, *, if_due: bool = False) -> None:
@@ -99,7 +100,7 @@ class Checkpoints:
     def record(self, scalars: Mapping[str, float]) -> None:
         """Notes a validation of the last checkpoint, and keeps a copy of it in best/ if no mean IoU was higher yet."""
         if "mean_iou" in scalars and scalars["mean_iou"] > self._best_mean_iou():  # False for NaN: nothing is labelled.
-            self._copy_to_best(scalars["mean_iou"])
+            self._copy_to_best(self.latest, scalars["mean_iou"])
         self.validations[self._last_step()] = dict(scalars)
         run_folder.write_validations(self._model_dir, self.validations)
 
@@ -137,29 +138,42 @@ class Checkpoints:
         """That of the checkpoint in best/; below 0 where there is none."""
         return run_folder.read_best(self._model_dir).get("mean_iou", -1.0)
 
-    def _mend_best_file(self, validations: Mapping[int, Mapping[str, float]]) -> None:
-        """Writes best.json again where it is lost or damaged."""
-        path = run_folder.best_checkpoint(self._model_dir)
-        noted = validations.get(run_folder.checkpoint_step(path), {}).get("mean_iou") if path else None
-        if self._chief and noted is not None and "mean_iou" not in run_folder.read_best(self._model_dir):
-            self._write_best_file(os.path.basename(path), noted)
+    def _mend_best(self, validations: Mapping[int, Mapping[str, float]]) -> None:
+        """Writes best.json again where it is lost, and best/ from the best checkpoint that is whole where that is."""
+        noted = {step: scalars["mean_iou"] for step, scalars in validations.items() if "mean_iou" in scalars}
+        path, best_file = run_folder.best_checkpoint(self._model_dir), run_folder.read_best(self._model_dir)
+        if path and _readable(path):
+            step = run_folder.checkpoint_step(path)
+            if step in noted and "mean_iou" not in best_file:
+                self._write_best_file(os.path.basename(path), noted[step])
+            return
+        if not (path or best_file):
+            return
+        shutil.rmtree(self._model_dir / run_folder.BEST, ignore_errors=True)
+        there = {run_folder.checkpoint_step(known): known for known in run_folder.checkpoints(self._model_dir)}
+        for step in sorted(there.keys() & noted, key=noted.get, reverse=True):
+            if _readable(there[step]):
+                self._copy_to_best(there[step], noted[step])
+                break
+        now = run_folder.best_checkpoint(self._model_dir)
+        print(f"best/ is damaged; it now holds {os.path.basename(now) if now else 'nothing'}", file=sys.stderr)
 
     def _write_best_file(self, name: str, mean_iou: float) -> None:
         best_file = self._model_dir / run_folder.BEST / run_folder.BEST_FILE
         files.write_json(best_file, {"checkpoint": name, "mean_iou": mean_iou})
 
-    def _copy_to_best(self, mean_iou: float) -> None:
-        latest, best = pathlib.Path(self.latest), self._model_dir / run_folder.BEST
-        if not _readable(self.latest):
-            print(f"checkpoint {latest} is damaged on the disk, so best/ stays as it is", file=sys.stderr)
+    def _copy_to_best(self, path: str, mean_iou: float) -> None:
+        source, best = pathlib.Path(path), self._model_dir / run_folder.BEST
+        if not _readable(path):
+            print(f"checkpoint {source} is damaged on the disk, so best/ stays as it is", file=sys.stderr)
             return
-        for source in latest.parent.glob(f"{latest.name}.*"):
-            with files.written_aside(best / source.name) as aside:
-                shutil.copyfile(source, aside)
+        for part in source.parent.glob(f"{source.name}.*"):
+            with files.written_aside(best / part.name) as aside:
+                shutil.copyfile(part, aside)
         # From here on the new one counts; what else lies there is the old one.
-        self._write_best_file(latest.name, mean_iou)
+        self._write_best_file(source.name, mean_iou)
         for other in best.glob("ckpt-*"):
-            if other.stem != latest.name:
+            if other.stem != source.name:
                 other.unlink()
 
     def _check_finite(self) -> None:

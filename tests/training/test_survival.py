@@ -244,6 +244,29 @@ def test_a_damaged_best_json_does_not_stop_the_run_nor_lose_the_best(tmp_path, v
     assert best_figures(tmp_path / "run") == {"checkpoint": "ckpt-8", "mean_iou": 0.6}
 
 
+@pytest.mark.parametrize("damage", ["data cut", "data lost", "index lost"])
+@pytest.mark.parametrize(("kept", "expected"), [(True, "ckpt-8"), (False, "ckpt-14")])
+def test_a_damaged_best_is_replaced_from_what_is_whole(tmp_path, validated_folders, damage, kept, expected):
+    """From the same checkpoint where that is still kept, else by the best of the later validations."""
+    shutil.copytree(validated_folders[11], tmp_path, dirs_exist_ok=True)
+    run = tmp_path / "run"
+    if kept:
+        for path in (run / "best").glob("ckpt-8.*"):
+            shutil.copy(path, run / "checkpoints" / path.name)
+    else:
+        for path in (run / "checkpoints").glob("ckpt-8.*"):
+            path.unlink()
+    data, index = run / "best/ckpt-8.data-00000-of-00001", run / "best/ckpt-8.index"
+    if damage == "data cut":
+        data.write_bytes(data.read_bytes()[:1000])
+    else:
+        (data if damage == "data lost" else index).unlink()
+    validated(run)
+    name = best_figures(run)["checkpoint"]
+    assert (name, best_figures(run)["mean_iou"]) == (expected, FIGURES[int(expected[5:])])
+    assert Segmenter.load(run, checkpoint="best").checkpoint == expected
+
+
 def test_remains_of_killed_processes_are_removed(tmp_path, validated_folders):
     shutil.copytree(validated_folders[11], tmp_path, dirs_exist_ok=True)
     run = tmp_path / "run"
