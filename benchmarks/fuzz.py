@@ -46,6 +46,7 @@ _WORDS = (
     *("[]", "{}", "[[]]", '{"size": [33, 41], "counts": "~"}', "[" * 2000 + "]" * 2000),
 )
 _ADDRESS_SPACE = 6 << 30  # bytes that a worker may take beyond what it has when it begins
+_LONGEST_MESSAGE = 1000  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +201,8 @@ def outcome_of(kind, index: int, name: str, content: bytes, limits: Limits) -> O
         status, words = "refused", ""
         if content == kind.starts[name]:
             status, words = "failed", f"the whole file is refused: {error}"
-        elif not str(error).strip():
-            status, words = "failed", "no message"
+        elif not 0 < len(str(error).strip()) <= _LONGEST_MESSAGE:
+            status, words = "failed", f"a message of {len(str(error).strip())} characters: {error}"
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         place = traceback.extract_tb(error.__traceback__)[-1]
         status, words = (

@@ -101,6 +101,7 @@ class Masks:
         colors = Image.fromarray(np.asarray(picture()) // 128 * 255)
         probabilities = np.full((*SIDES, 3), 1 / 3, np.float32)
         arrays = {"array.npy": probabilities, "cams.npy": {0: probabilities[..., 0]}}
+        arrays["cams_named.npy"] = {"keys": np.array([0, 7]), "high_res": probabilities[..., :2].transpose(2, 0, 1)}
         self.starts = {
             "grey.png": encoded(labels, "PNG"),
             "palette.png": encoded(indexed, "PNG"),

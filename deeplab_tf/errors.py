@@ -26,21 +26,18 @@ _EXTRAS = {
     "tf2onnx": "export",
 }
 
-_LONGEST = 4000  # characters of a message: a path, and what is wrong with it
-
 
 class UserError(ValueError):
     """A mistake in the user's input: a file, a flag, an argument.
 
     The message is one line that names the thing at fault, what was found, what was expected, and what to do. Command
     lines print it without a stack trace and exit with status 1. Names from strangers' files may be in it: control
-    characters become a space, what cannot be written as UTF-8 is escaped, and a long line loses its middle.
+    characters become a space, and what cannot be written as UTF-8 is escaped.
     """
 
     def __init__(self, message: str):
         line = re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", message)
-        line = line.encode("utf-8", "backslashreplace").decode("utf-8")
-        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1000]} ... {line[-1000:]}")
+        super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 class MissingPackage(UserError, ImportError):

@@ -45,8 +45,8 @@ class Careless:
     def read(self, name: str, content: bytes) -> None:
         if content == b"memory":
             np.ones(30 << 20, np.uint8)
-        if content == b"silent":
-            raise fuzz_kinds.UserError("")
+        if content == b"long":
+            raise fuzz_kinds.UserError("name, " * 1000)
         raise {b"refused": fuzz_kinds.UserError("no"), b"crash": KeyError("x")}.get(content, fuzz_kinds.UserError("no"))
 
 
@@ -55,7 +55,7 @@ class Careless:
     [
         (b"refused", "refused", ""),
         (b"crash", "failed", "KeyError: 'x'"),
-        (b"silent", "failed", "no message"),
+        (b"long", "failed", "a message of 5999 characters: name, name"),
         (b"memory", "failed", "refused after"),
         (bytes(100), "failed", "the whole file is refused"),
     ],

@@ -3,9 +3,11 @@
 import collections
 import dataclasses
 import io
+import itertools
 import os
 import pathlib
 import pickle
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,7 +222,7 @@ def read_array(path: str | os.PathLike) -> np.ndarray | dict:
             names = list(content)
             name = names[0] if len(names) == 1 else "probabilities"
             if name not in names:
-                found = ", ".join(names) or "nothing"
+                found = _some(names) or "nothing"
                 raise UserError(f"{path}: holds {found}; expected one array, or one named 'probabilities'")
             array = content[name]
     except UserError:
@@ -230,6 +232,11 @@ def read_array(path: str | os.PathLike) -> np.ndarray | dict:
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path}: cannot be read as a NumPy file ({name} is no array)")
     return array
+
+
+def _some(names: Iterable[Any]) -> str:
+    """The first names of a file, which may hold many, and long ones."""
+    return ", ".join(str(name)[:80] for name in itertools.islice(names, 6))
 
 
 def _line(error: Exception) -> str:
@@ -277,7 +284,7 @@ class _ArrayUnpickler(pickle._Unpickler):
             return _torch_storage
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _torch_tensor
-        raise UserError(f"holds a {module}.{name}; expected arrays, numbers and tensors only")
+        raise UserError(f"holds a {_some([f'{module}.{name}'])}; expected arrays, numbers and tensors only")
 
 
 def _torch_storage(content: bytes) -> Any:
@@ -298,12 +305,22 @@ def _keys_and_maps(content: dict) -> tuple[np.ndarray, np.ndarray]:
     """Classes, integers [K], and activation maps, float [K, h, w], of a dict."""
     name = next((name for name in ("high_res", "cam") if name in content), None)
     if "keys" in content and name:
-        return np.asarray(content["keys"]).astype(int), np.asarray(content[name], np.float32)
+        return _numbers(content["keys"], "keys", int), _numbers(content[name], name, np.float32)
     if all(isinstance(key, int | np.integer) for key in content):
-        shape = np.shape(next(iter(content.values()))) if content else (1, 1)
-        maps = [np.asarray(value, np.float32) for value in content.values()]
-        if any(value.shape != shape for value in maps):
+        maps = [_numbers(value, "activation maps", np.float32) for value in content.values()]
+        if len({value.shape for value in maps}) > 1:
             raise UserError("holds activation maps of different shapes")
-        return np.array(list(content), int), np.array(maps, np.float32).reshape(-1, *shape)
-    found = ", ".join(map(str, content))
-    raise UserError(f"holds a dict with {found}; expected keys and high_res or cam, or a map for each class")
+        shape = maps[0].shape if maps else (1, 1)
+        return _numbers(list(content), "keys", int), np.array(maps, np.float32).reshape(-1, *shape)
+    raise UserError(f"holds a dict with {_some(content)}; expected keys and high_res or cam, or a map for each class")
+
+
+def _numbers(values: Any, name: str, dtype: type) -> np.ndarray:
+    """An array of real numbers, whatever a dict holds of them."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"found {array.dtype}")
+        return array.astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"holds {name} that are no real numbers ({_line(error)[:200]})") from error

@@ -140,7 +140,8 @@ class Checkpoints:
 
     def _mend_best(self, validations: Mapping[int, Mapping[str, float]]) -> None:
         """Writes best.json again where it is lost, and best/ from the best checkpoint that is whole where that is."""
-        noted = {step: scalars["mean_iou"] for step, scalars in validations.items() if "mean_iou" in scalars}
+        found = {step: scalars.get("mean_iou") for step, scalars in validations.items()}
+        noted = {step: mean_iou for step, mean_iou in found.items() if isinstance(mean_iou, float) and mean_iou >= 0}
         path, best_file = run_folder.best_checkpoint(self._model_dir), run_folder.read_best(self._model_dir)
         if path and _readable(path):
             step = run_folder.checkpoint_step(path)
