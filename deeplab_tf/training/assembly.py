@@ -21,6 +21,7 @@ from deeplab_tf.evaluation.validation import make_validate
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.models import DeepLab
 from deeplab_tf.training import loop
+from deeplab_tf.training.averaging import WeightAverage
 from deeplab_tf.training.checkpoints import Checkpoints
 from deeplab_tf.training.class_weights import balanced_class_weights, read_class_weights
 from deeplab_tf.training.config import check_same_run, write_config
@@ -112,9 +113,10 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         model = _model(model_dir, info.num_classes, recipe, chief)
         optimizer = build_optimizer(model, recipe)
         step = orbit.utils.create_global_step()
-        averaged = average_of(model) if recipe.ema_decay else None
+        averaged = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
         # "model" is what everyone reads from a checkpoint: the average where there is one.
-        both = {"model": averaged, "training_model": model} if averaged else {"model": model}
+        kept = averaged.model if averaged else model
+        both = {"model": kept} | ({"training_model": model} if averaged else {})
         checkpoints = Checkpoints(
             model_dir,
             tf.train.Checkpoint(**both, optimizer=optimizer, step=step),
@@ -128,7 +130,7 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     check_same_step(first_step, strategy, model_dir)
     masks = _train_masks(model_dir, directory, recipe, chief)
 
-    segmenter = Segmenter(averaged or model, info=info, **recipe.inference_options())
+    segmenter = Segmenter(kept, info=info, **recipe.inference_options())
     segmenter.train_masks = masks and masks.description
     examples = pipeline.evaluation_pipeline(directory, recipe.val_split, limit=recipe.eval_limit)
     if chief:
@@ -146,7 +148,8 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
         averaged=averaged,
     )
     counted = None if masks else catalogue.read_class_counts(directory, recipe.train_split)
-    watch = Watch(info.class_names, counted)
+    on_cpu = not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    watch = Watch(info.class_names, counted, recipe.max_steps, on_cpu)
     validate = make_validate(
         segmenter,
         examples,
@@ -155,7 +158,8 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     )
 
     def look(step: int, scalars: Mapping[str, float]) -> None:
-        watch.on_loop(scalars)
+        if chief:
+            watch.on_loop(step, scalars)
         if on_loop:
             on_loop(step, scalars)
 
@@ -231,14 +235,6 @@ def build_model(recipe: Recipe, num_classes: int) -> DeepLab:
 
 def _weight_options(recipe: Recipe) -> dict[str, str | None]:
     return {"weights_dir": recipe.weights_dir, "key": recipe.weights_key}
-
-
-def average_of(model: DeepLab) -> DeepLab:
-    """A second network with the same weights, for their moving average."""
-    average = DeepLab.from_config(model.get_config())
-    for variable, value in zip(average.variables, model.variables, strict=True):
-        variable.assign(value)
-    return average
 
 
 def build_optimizer(model: DeepLab, recipe: Recipe) -> keras.optimizers.Optimizer:

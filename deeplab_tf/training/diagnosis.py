@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tqdm
 
+TIMED_STEP = 2  # the first update that compiles nothing
 _ALL = 0.98  # share of the predicted pixels from which on one class takes everything
 _MOST_NAMED = 5
 _FALLS_BACK = 3  # validations below the best one, with a falling training loss, that count as overfitting
@@ -123,19 +124,27 @@ class Watch:
     Args:
         class_names: C names.
         training_pixels: of each class in the training masks; None where they are not known.
+        max_steps: updates of the whole training.
+        on_cpu: whether there is no accelerator.
     """
 
-    def __init__(self, class_names: Sequence[str], training_pixels: Sequence[int] | None):
+    def __init__(self, class_names: Sequence[str], training_pixels: Sequence[int] | None, max_steps: int, on_cpu: bool):
         self._class_names = class_names
         self._training_pixels = training_pixels
+        self._max_steps = max_steps
+        self._on_cpu = on_cpu
         self._since_validation: list[float] = []
         self._losses: list[float] = []
         self._mean_ious: list[float] = []
         self._told: set[str] = set()
 
-    def on_loop(self, scalars: Mapping[str, float]) -> None:
-        """Notes the training loss of a loop of updates."""
+    def on_loop(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Notes the training loss of a loop of updates that ended at `step`; tells early how long the others take."""
         self._since_validation.append(scalars["loss/total"])
+        if step == TIMED_STEP:
+            line = time_needed(1 / scalars["steps_per_second"], self._max_steps - step, self._on_cpu)
+            if line:
+                tell(line)
 
     def on_validation(self, confusion: np.ndarray, mean_iou: float) -> None:
         """Looks at a validation, by its confusion matrix, int [C, C] with rows as the truth."""

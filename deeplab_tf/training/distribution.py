@@ -79,6 +79,11 @@ def distributed(
     return strategy.distribute_datasets_from_function(host_dataset)
 
 
+def summed_over_replicas(values):
+    """The sum over all replicas and hosts of a tensor, or of each tensor of a list; within `strategy.run`."""
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
 def check_same_step(step: int, strategy: tf.distribute.Strategy, model_dir: pathlib.Path) -> None:
     """Raises a UserError where the hosts go on from different steps."""
 

@@ -2,17 +2,14 @@
 
 import contextlib
 import pathlib
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from unittest import mock
 
 import keras
 import orbit
 import tensorflow as tf
 import tqdm
-from absl import logging
 
 from deeplab_tf import run_folder
 from deeplab_tf.classes import IGNORE_LABEL
@@ -21,12 +18,13 @@ from deeplab_tf.models import DeepLab
 from deeplab_tf.models.dropout import masks_of_examples
 from deeplab_tf.stopping import Stopped, StopRequest
 from deeplab_tf.training import diagnosis, loss
+from deeplab_tf.training.averaging import WeightAverage
 from deeplab_tf.training.checkpoints import Checkpoints
-from deeplab_tf.training.distribution import any_of_hosts, is_chief, signal_of_hosts
+from deeplab_tf.training.distribution import any_of_hosts, is_chief, signal_of_hosts, summed_over_replicas
+from deeplab_tf.training.profiling import Profile, peak_memory
 from deeplab_tf.training.recipe import Recipe
 
 Validate = Callable[[int, StopRequest], Mapping[str, float]]
-_TIMED_STEP = 2  # the first update that compiles nothing
 _DIVERGED = 1e5  # A sum of mean cross-entropies starts at about ln(classes) per score map.
 
 
@@ -46,7 +44,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         recipe: batch_size, accumulation_steps, seed, xla and the options of the loss.
         class_weights: weights of the classes in the loss; None: 1 each.
         ignore_label: the label of pixels without a class.
-        averaged: a network of the same kind, whose weights become the moving average of the model's; None: no average.
+        averaged: the moving average of the weights, updated with them; None: no average.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         recipe: Recipe,
         class_weights: Sequence[float] | None = None,
         ignore_label: int = IGNORE_LABEL,
-        averaged: DeepLab | None = None,
+        averaged: WeightAverage | None = None,
     ):
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_while_loop=True))
         self.model = model
@@ -97,18 +95,9 @@ class DeepLabTrainer(orbit.StandardTrainer):
         for name, value in losses.items():
             self._loss_sums[name].assign_add(self.strategy.reduce("SUM", value, axis=None))
         if self.averaged:
-            self._average()
+            self.averaged.update(self.step.read_value())
         self._loop_steps.assign_add(1.0)
         self.step.assign_add(1)
-
-    def _average(self) -> None:
-        """Moves the averages towards the weights, faster during the first updates, so that they forget the start."""
-        step = tf.cast(self.step.read_value(), tf.float32)
-        rate = 1 - tf.minimum(self.recipe.ema_decay, (1 + step) / (10 + step))
-        for average, variable in zip(self.averaged.variables, self.model.variables, strict=True):
-            if average.value.dtype.is_floating:  # Not so the state of random numbers.
-                move = lambda to, value: to.assign_add(rate * (value - to))  # noqa: E731
-                self.strategy.extended.update(average.value, move, args=(variable.value,))
 
     def train_loop_end(self) -> dict[str, float]:
         """The scalars of the loop, by their names in TensorBoard.
@@ -125,12 +114,14 @@ class DeepLabTrainer(orbit.StandardTrainer):
                 f"the training diverged: the loss became {total:.3g} by step {int(self.step.numpy())} at learning rate "
                 f"{learning_rate:.3g}; lower --learning_rate, or look at the data and --initial_weights"
             )
+        steps_per_second = steps / (time.monotonic() - self._started)
         return {
             "loss/total": total,
             **losses,
             "learning_rate": learning_rate,
-            "images_per_second": steps * self.recipe.batch_size / (time.monotonic() - self._started),
-            **_peak_memory(),
+            "steps_per_second": steps_per_second,
+            "images_per_second": steps_per_second * self.recipe.batch_size,
+            **peak_memory(),
         }
 
     def _update(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -139,7 +130,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         labels = [loss.labels_on_grid(label, self.model.output_stride, grid) for grid in self.grids.values()]
         by_image = self.recipe.loss_normalization == "image"
         weights = [loss.position_weights(label, self.ignore_label, self.class_weights, by_image) for label in labels]
-        totals = _summed_over_replicas([tf.reduce_sum(weight) for weight in weights])
+        totals = summed_over_replicas([tf.reduce_sum(weight) for weight in weights])
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
         share = self.recipe.batch_size // self.strategy.num_replicas_in_sync
         positions = step * self.recipe.batch_size + replica * share + tf.range(share, dtype=tf.int64)
@@ -156,7 +147,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
             of_part = self._compute(images, *micro_batch, totals)
             sums = tf.nest.map_structure(tf.add, sums, of_part) if sums else of_part
         losses, gradients = sums
-        self.optimizer.apply(_summed_over_replicas(gradients), self.model.trainable_variables)
+        self.optimizer.apply(summed_over_replicas(gradients), self.model.trainable_variables)
         return dict(zip(self.grids, losses, strict=True))
 
     def _losses_and_gradients(self, images, labels, weights, positions, totals) -> tuple[list, list]:
@@ -206,33 +197,14 @@ def run(
         )
     )
     signal_number, any_host = signal_of_hosts(trainer.strategy, stop), any_of_hosts(trainer.strategy)
-    profiler = _Profiler(recipe.profile_steps, model_dir / run_folder.TRAIN_EVENTS)
-    validation_events = tf.summary.create_file_writer(str(model_dir / run_folder.VALIDATION_EVENTS)) if chief else None
+    profile = Profile(recipe.profile_steps, model_dir / run_folder.TRAIN_EVENTS)
+    train_events, validation_events = (
+        tf.summary.create_file_writer(str(model_dir / name)) if chief else tf.summary.create_noop_writer()
+        for name in (run_folder.TRAIN_EVENTS, run_folder.VALIDATION_EVENTS)
+    )
     progress = {"desc": "train", "unit": "step", "dynamic_ncols": True, "mininterval": 0.5, "disable": not chief}
     line = tqdm.tqdm(initial=int(step.numpy()), total=recipe.max_steps, **progress)
-
-    def show(scalars: Mapping[str, float]) -> None:
-        shown = {"loss": f"{scalars['loss/total']:.3f}", "lr": f"{scalars['learning_rate']:.2e}"}
-        shown["images/s"] = f"{scalars['images_per_second']:.1f}"
-        if "mean_iou" in (validation := checkpoints.last_validation()):
-            shown["val mIoU"] = f"{100 * validation['mean_iou']:.1f}%"
-        line.set_postfix(shown, refresh=False)
-        line.update(int(step.numpy()) - line.n)
-        if chief and int(step.numpy()) == _TIMED_STEP:
-            _tell_time(recipe.batch_size / scalars["images_per_second"], recipe.max_steps - _TIMED_STEP)
-        if on_loop:
-            on_loop(int(step.numpy()), scalars)
-
-    # Orbit prints a line per loop; the progress line says the same, so Orbit's go to the log alone.
-    with line, stop.listening(), contextlib.closing(profiler), mock.patch("orbit.controller._log", logging.info):
-        controller = orbit.Controller(
-            global_step=step,
-            trainer=trainer,
-            strategy=trainer.strategy,
-            steps_per_loop=recipe.steps_per_loop,
-            train_actions=[show],
-            summary_dir=str(model_dir / run_folder.TRAIN_EVENTS) if chief else None,
-        )
+    with line, stop.listening(), contextlib.closing(profile):
         while True:
             now = int(step.numpy())
             validates = now >= recipe.max_steps or bool(recipe.eval_every and now and now % recipe.eval_every == 0)
@@ -241,9 +213,7 @@ def run(
                 # All hosts stop below, and the next start validates first.
                 with contextlib.suppress(Stopped), validation_events.as_default(now):
                     scalars = validate(now, stop)
-                    for name, value in scalars.items():
-                        tf.summary.scalar(name, value)
-                    validation_events.flush()
+                    _write(scalars, validation_events, now)
                     checkpoints.record(scalars)
             if number := signal_number():
                 checkpoints.save()
@@ -255,8 +225,15 @@ def run(
                 if chief:
                     diagnosis.tell(f"ended at step {now}: no higher mean IoU in {recipe.patience} validations")
                 return
-            profiler.before(now)
-            controller.train(_end_of_loop(now, recipe), checkpoint_at_completion=False)
+
+            profile.before(now)
+            end = _end_of_loop(now, recipe)
+            scalars = trainer.train(tf.constant(end - now))
+            _write(scalars, train_events, end)
+            line.set_postfix(_shown(scalars, checkpoints.last_validation()), refresh=False)
+            line.update(end - now)
+            if on_loop:
+                on_loop(end, scalars)
 
 
 def _end_of_loop(step: int, recipe: Recipe) -> int:
@@ -265,7 +242,7 @@ def _end_of_loop(step: int, recipe: Recipe) -> int:
     The first two updates are loops of their own: one that compiles, and one that tells how long the others will take.
     """
     ends = [(step // recipe.steps_per_loop + 1) * recipe.steps_per_loop, recipe.max_steps]
-    ends += range(1, _TIMED_STEP + 1)
+    ends += range(1, diagnosis.TIMED_STEP + 1)
     if recipe.eval_every:
         ends.append((step // recipe.eval_every + 1) * recipe.eval_every)
     if recipe.profile_steps:
@@ -273,50 +250,18 @@ def _end_of_loop(step: int, recipe: Recipe) -> int:
     return min(end for end in ends if end > step)
 
 
-def _tell_time(seconds_per_update: float, updates: int) -> None:
-    on_cpu = not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
-    if line := diagnosis.time_needed(seconds_per_update, updates, on_cpu):
-        diagnosis.tell(line)
+def _write(scalars: Mapping[str, float], events: tf.summary.SummaryWriter, step: int) -> None:
+    """Writes scalars for TensorBoard."""
+    with events.as_default(step):
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value)
+    events.flush()
 
 
-class _Profiler:
-    """A profile of some updates; ended, where the training ends within them, with the training."""
-
-    def __init__(self, steps: Sequence[int] | None, folder: pathlib.Path):
-        self._steps = steps or (0, 0)
-        self._folder = str(folder)
-        self._running = self._met = False
-
-    def close(self) -> None:
-        """Ends the profile, or says that no update was in it."""
-        self._stop()
-        first, last = self._steps
-        if last and not self._met:
-            print(f"\n--profile_steps={first},{last}: no such update was made, nothing is profiled", file=sys.stderr)
-
-    def before(self, step: int) -> None:
-        """Starts or ends the profile before the update after `step`."""
-        if not self._steps[0] <= step + 1 <= self._steps[1]:
-            self._stop()
-        elif not self._running:
-            tf.profiler.experimental.start(self._folder)
-            self._running = self._met = True
-
-    def _stop(self) -> None:
-        if self._running:
-            tf.profiler.experimental.stop()
-            self._running = False
-
-
-def _summed_over_replicas(values):
-    """The sum over all replicas and hosts of a tensor, or of each tensor of a list."""
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
-
-
-def _peak_memory() -> dict[str, float]:
-    """The most memory used so far, GiB, of this process and of each GPU."""
-    peaks = {"memory_gib/host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-    for device in tf.config.list_logical_devices("GPU"):
-        gpu = device.name.removeprefix("/device:")
-        peaks[f"memory_gib/{gpu.replace(':', '_')}"] = tf.config.experimental.get_memory_info(gpu)["peak"] / 2**30
-    return peaks
+def _shown(scalars: Mapping[str, float], validation: Mapping[str, float]) -> dict[str, str]:
+    """What the line of progress shows of a loop and of the last validation."""
+    shown = {"loss": f"{scalars['loss/total']:.3f}", "lr": f"{scalars['learning_rate']:.2e}"}
+    shown["images/s"] = f"{scalars['images_per_second']:.1f}"
+    if "mean_iou" in validation:
+        shown["val mIoU"] = f"{100 * validation['mean_iou']:.1f}%"
+    return shown

@@ -70,13 +70,20 @@ def test_the_time_that_a_training_takes():
 
 
 def test_a_line_is_told_once_and_again_when_it_has_been_untrue(capsys):
-    watch = diagnosis.Watch(NAMES, [9, 9, 9])
+    watch = diagnosis.Watch(NAMES, [9, 9, 9], 2_000, True)
     missed = confusion([900, 50, 0], [20, 300, 0], [50, 50, 0])
     told = []
     for counts in (missed, missed + confusion([7, 0, 0], [0, 0, 0], [0, 0, 0]), FINE, missed):
-        watch.on_loop({"loss/total": 1.0})
+        watch.on_loop(7, {"loss/total": 1.0})
         watch.on_validation(counts, 0.5)
         told.append(capsys.readouterr().err)
     assert [bool(line) for line in told] == [True, False, False, True] and told[0].startswith(
         "note: never predicted: fr"
     )
+
+
+def test_the_time_is_told_after_the_first_update_that_compiles_nothing(capsys):
+    watch = diagnosis.Watch(NAMES, None, 102, True)
+    for step, speed in ((1, 0.01), (2, 0.2), (3, 0.01)):
+        watch.on_loop(step, {"loss/total": 1.0, "steps_per_second": speed})
+    assert capsys.readouterr().err == "note: 100 updates of 5 s take about 8 minutes, validations not counted\n"
