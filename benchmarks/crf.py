@@ -9,7 +9,6 @@ stride 8 gives them; the classes beyond those of the labels have noise only. Whe
 least times are the ones to compare.
 """
 
-import argparse
 import pathlib
 import statistics
 import subprocess
@@ -19,6 +18,8 @@ import time
 
 import numpy as np
 import PIL.Image
+from absl import app, flags
+from crf_inputs import choose, degraded, load
 
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.parallel import available_cores
@@ -32,29 +33,13 @@ SIZES = {
     "volume": ((128, 128, 64), 2),
 }
 
-
-def degraded(labels: np.ndarray, classes: int, confidence: float = 5.0, seed: int = 0) -> np.ndarray:
-    """Probabilities float32 [H, W, classes] that a network of output stride 8 might give for a label map."""
-    coarse = labels[::8, ::8]
-    scores = np.random.default_rng(seed).normal(0, 1.5, (*coarse.shape, classes)).astype(np.float32)
-    known = coarse < classes
-    scores[known, coarse[known]] += confidence
-    for axis, size in enumerate(labels.shape):
-        position = np.arange(size) / 8
-        low = np.minimum(position.astype(int), scores.shape[axis] - 1)
-        high = np.minimum(low + 1, scores.shape[axis] - 1)
-        fraction = (position - low).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        scores = scores.take(low, axis) * (1 - fraction) + scores.take(high, axis) * fraction
-    probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return probabilities / probabilities.sum(axis=-1, keepdims=True)
-
-
-def load(image_path: pathlib.Path, label_dir: pathlib.Path, size: tuple[int, int], classes: int, ignore: int):
-    """One photograph uint8 [H, W, 3] at the wanted size, and its probabilities."""
-    image = PIL.Image.open(image_path).convert("RGB").resize(size, PIL.Image.BICUBIC)
-    labels = np.array(PIL.Image.open(label_dir / image_path.name).resize(size, PIL.Image.NEAREST))
-    labels[labels == ignore] = 255
-    return np.asarray(image), degraded(labels, classes)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of photographs (.png).", required=True)
+_LABELS = flags.DEFINE_string("labels", None, "Folder of label maps of the same names.", required=True)
+_IGNORE = flags.DEFINE_integer("ignore", 11, "The label of pixels without a class (CamVid: 11).")
+_COUNT = flags.DEFINE_integer("count", 3, "Photographs to measure on.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Turns.", lower_bound=1)
+_SIZES = flags.DEFINE_list("sizes", list(SIZES), f"Sizes to measure: {', '.join(SIZES)}.")
+flags.register_validator("sizes", lambda names: set(names) <= SIZES.keys(), f"expected some of {', '.join(SIZES)}")
 
 
 def load_volume(image_path: pathlib.Path, label_dir: pathlib.Path, size: tuple[int, int, int], ignore: int):
@@ -127,29 +112,21 @@ def peak_memory(backend: str, image: np.ndarray, probabilities: np.ndarray) -> f
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def main() -> None:
-    """Parses the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of photographs (.png)")
-    parser.add_argument("--labels", type=pathlib.Path, required=True, help="folder of label maps of the same names")
-    parser.add_argument("--ignore", type=int, default=11, help="the label of pixels without a class (CamVid: 11)")
-    parser.add_argument("--count", type=int, default=3, help="photographs to measure on")
-    parser.add_argument("--repeats", type=int, default=3, help="turns")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    arguments = parser.parse_args()
-    paths = sorted(arguments.images.glob("*.png"))
-    paths = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
-    for name in arguments.sizes:
+def main(_) -> None:
+    """Measures every size."""
+    labels = pathlib.Path(_LABELS.value)
+    paths = choose(_IMAGES.value, _COUNT.value)
+    for name in _SIZES.value:
         size, classes = SIZES[name]
         if name == "volume":
-            images = [load_volume(path, arguments.labels, size, arguments.ignore) for path in paths]
+            images = [load_volume(path, labels, size, _IGNORE.value) for path in paths]
         else:
-            images = [load(path, arguments.labels, size, classes, arguments.ignore) for path in paths]
+            images = [load(path, labels, size, classes, _IGNORE.value) for path in paths]
         print(f"{name}: {len(images)} of {'x'.join(map(str, size))}, {classes} classes, 10 iterations")
-        compare(name, images, arguments.repeats)
+        compare(name, images, _REPEATS.value)
         for backend in ("pydensecrf", "numba"):
             print(f"{name}: {backend}: a call takes {peak_memory(backend, *images[0]):.0f} MB at its peak", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -3,19 +3,19 @@
     python benchmarks/crf_search.py --images=../shared/camvid/val --labels=../shared/camvid/valannot
 
 The grid is the paper's coarse one, 128 sets of parameters. pydensecrf runs them one after the other on one core, as a
-script that calls it would; ours uses all cores. Images, probabilities and sizes are those of benchmarks/crf.py, where
-every class is believed in somewhere: with a trained network, which rules out most classes, the search is faster still
+script that calls it would; ours uses all cores. Images and probabilities are those of benchmarks/crf.py, where every
+class is believed in somewhere: with a trained network, which rules out most classes, the search is faster still
 (`--believed` imitates it: so many classes keep their probabilities, the others get next to none).
 """
 
-import argparse
 import itertools
 import pathlib
 import time
 
 import numpy as np
 import PIL.Image
-from crf import load
+from absl import app, flags
+from crf_inputs import choose, load
 
 from deeplab_tf import crf
 from deeplab_tf.counts import mean_iou
@@ -25,6 +25,14 @@ from deeplab_tf.parallel import available_cores
 
 # (width, height), classes: a CamVid frame and a VOC image.
 SIZES = {"camvid": ((480, 360), 11), "voc": ((500, 375), 21)}
+
+_IMAGES = flags.DEFINE_string("images", None, "Folder of photographs (.png).", required=True)
+_LABELS = flags.DEFINE_string("labels", None, "Folder of label maps of the same names.", required=True)
+_IGNORE = flags.DEFINE_integer("ignore", 11, "The label of pixels without a class (CamVid: 11).")
+_COUNT = flags.DEFINE_integer("count", 2, "Photographs to measure on.", lower_bound=1)
+_SIZES = flags.DEFINE_list("sizes", list(SIZES), f"Sizes to measure: {', '.join(SIZES)}.")
+_BELIEVED = flags.DEFINE_integer("believed", None, "Classes that are believed in; all by default.", lower_bound=1)
+flags.register_validator("sizes", lambda names: set(names) <= SIZES.keys(), f"expected some of {', '.join(SIZES)}")
 
 
 def by_pydensecrf(samples: list, classes: int) -> tuple[dict, list[float]]:
@@ -60,27 +68,19 @@ def believed_only(probabilities: np.ndarray, label: np.ndarray, count: int) -> n
     return kept / kept.sum(-1, keepdims=True)
 
 
-def main() -> None:
-    """Parses the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=pathlib.Path, required=True, help="folder of photographs (.png)")
-    parser.add_argument("--labels", type=pathlib.Path, required=True, help="folder of label maps of the same names")
-    parser.add_argument("--ignore", type=int, default=11, help="the label of pixels without a class (CamVid: 11)")
-    parser.add_argument("--count", type=int, default=2, help="photographs to measure on")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--believed", type=int, help="classes that are believed in; all by default")
-    arguments = parser.parse_args()
-    paths = sorted(arguments.images.glob("*.png"))
-    paths = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
-    for name in arguments.sizes:
+def main(_) -> None:
+    """Searches on every photograph in both ways, and prints how they compare."""
+    labels = pathlib.Path(_LABELS.value)
+    paths = choose(_IMAGES.value, _COUNT.value)
+    for name in _SIZES.value:
         size, classes = SIZES[name]
         samples = []
         for path in paths:
-            image, probabilities = load(path, arguments.labels, size, classes, arguments.ignore)
-            label = np.array(PIL.Image.open(arguments.labels / path.name).resize(size, PIL.Image.NEAREST))
-            label[label == arguments.ignore] = 255
-            if arguments.believed:
-                probabilities = believed_only(probabilities, label, arguments.believed)
+            image, probabilities = load(path, labels, size, classes, _IGNORE.value)
+            label = np.array(PIL.Image.open(labels / path.name).resize(size, PIL.Image.NEAREST))
+            label[label == _IGNORE.value] = 255
+            if _BELIEVED.value:
+                probabilities = believed_only(probabilities, label, _BELIEVED.value)
             samples.append((image, probabilities, label))
         crf.search(samples[:1], classes, spatial_stds=(30,), color_stds=(3,), fine=False)  # the compilation
         ratios = []
@@ -99,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -4,39 +4,38 @@ python benchmarks/refine.py --images=VOC2012/JPEGImages --count=200
 
 Photographs are resized to 640x480, the size of most of COCO's; scores of 81 classes are made up at output stride 8
 (patches of a few classes and noise), as small `.npy` files. Measured is everything: reading, interpolation, softmax,
-CRF, writing. `--believed` classes have a probability above 1% somewhere in an image; the others send no messages.
+CRF, writing. `--believed` classes have a probability above 0.01 somewhere in an image; the others send no messages.
 """
 
-import argparse
 import pathlib
 import tempfile
 import time
 
 import numpy as np
+from absl import app, flags
 from PIL import Image
 
 from deeplab_tf.crf import DenseCRF, MapReader, refine_many
 from deeplab_tf.parallel import available_cores
 from deeplab_tf.pictures import find_images
 
+_IMAGES = flags.DEFINE_string("images", None, "A folder of photographs.", required=True)
+_COUNT = flags.DEFINE_integer("count", 200, "Images.", lower_bound=1)
+_CLASSES = flags.DEFINE_integer("classes", 81, "Classes of the scores.", lower_bound=2)
+_BELIEVED = flags.DEFINE_list("believed", ["6", "81"], "Classes above 1% in an image, one number after the other.")
+
 _WIDTH, _HEIGHT = 640, 480
 _COCO_VALIDATION = 40_504  # images of COCO 2014
 
 
-def main() -> None:
+def main(_) -> None:
     """Makes the folders, refines them with one core and with all, and prints the time of an image."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, help="a folder of photographs")
-    parser.add_argument("--count", type=int, default=200, help="images")
-    parser.add_argument("--classes", type=int, default=81)
-    parser.add_argument("--believed", type=int, nargs="+", default=[6, 81], help="classes above 1%% in an image")
-    arguments = parser.parse_args()
-    sources = find_images(arguments.images)
+    sources, classes = find_images(_IMAGES.value), _CLASSES.value
     reader = MapReader(scores=True, align_corners=True)
     cores = available_cores()
-    for believed in arguments.believed:
+    for believed in map(int, _BELIEVED.value):
         with tempfile.TemporaryDirectory() as folder:
-            images, maps = make_folders(pathlib.Path(folder), sources, arguments.count, arguments.classes, believed)
+            images, maps = make_folders(pathlib.Path(folder), sources, _COUNT.value, classes, believed)
             few = sorted(images.iterdir())[:2]
             refine_many(few, maps, f"{folder}/compiled", DenseCRF(), reader)
             for used in sorted({1, cores}):
@@ -45,7 +44,7 @@ def main() -> None:
                 seconds = time.monotonic() - started
                 each = seconds / refined.written
                 print(
-                    f"{arguments.classes} classes, {believed} believed, {used} cores: {refined.written} images in "
+                    f"{classes} classes, {believed} believed, {used} cores: {refined.written} images in "
                     f"{seconds:.1f} s, {each:.3f} s an image, {each * used:.3f} s an image and core; the "
                     f"{_COCO_VALIDATION} of COCO 2014: {each * _COCO_VALIDATION / 3600:.1f} hours"
                 )
@@ -78,4 +77,4 @@ def make_scores(rng: np.random.Generator, classes: int, believed: int) -> np.nda
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

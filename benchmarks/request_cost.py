@@ -9,16 +9,21 @@ sent twice as a file to serve_bytes, which returns labels; the second time count
 peak, less what it has before the request.
 """
 
-import argparse
 import io
 import os
 import struct
 import tempfile
 import time
 
-import fuzz
 import numpy as np
+from absl import app, flags
+from fuzz_outcomes import memory_now, memory_peak
 from PIL import Image
+
+_BACKBONE = flags.DEFINE_string("backbone", "resnet101", "Of the network.")
+_HEAD = flags.DEFINE_string("head", "aspp_l", "Of the network.")
+_SCALES = flags.DEFINE_list("scales", ["1"], "Of the input.")
+_MEGAPIXELS = flags.DEFINE_list("megapixels", ["0.25", "1", "4"], "Of the square photographs.")
 
 
 def photograph(height: int, width: int, kind: str = "JPEG") -> bytes:
@@ -40,24 +45,18 @@ def sent(signature, content: bytes) -> tuple[float, float, str]:
     import tensorflow as tf
 
     for _ in range(2):
-        before, began = fuzz.memory_now(), time.monotonic()
+        before, began = memory_now(), time.monotonic()
         try:
             signature(image_bytes=tf.constant([content]))
             refusal = ""
         except tf.errors.InvalidArgumentError as error:
             refusal = str(error).split("[")[1][:60] if "[" in str(error) else str(error)[:60]
-        seconds, peak = time.monotonic() - began, fuzz.memory_peak()
+        seconds, peak = time.monotonic() - began, memory_peak()
     return 1000 * seconds, (peak - before) / 1e6, refusal
 
 
-def main() -> None:
+def main(_) -> None:
     """Exports a network of random weights and prints a row for each image."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet101")
-    parser.add_argument("--head", default="aspp_l")
-    parser.add_argument("--scales", default="1", help="of the input, joined by commas")
-    parser.add_argument("--megapixels", default="0.25,1,4", help="of the square photographs, joined by commas")
-    given = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -65,9 +64,9 @@ def main() -> None:
     from deeplab_tf.serving import export_saved_model
 
     info = data.info("voc2012")
-    scales = [float(scale) for scale in given.scales.split(",")]
-    segmenter = Segmenter(DeepLab(given.backbone, given.head, info.num_classes, scales=scales), info=info)
-    sizes = [round((1e6 * float(size)) ** 0.5) for size in given.megapixels.split(",")]
+    network = DeepLab(_BACKBONE.value, _HEAD.value, info.num_classes, scales=[*map(float, _SCALES.value)])
+    segmenter = Segmenter(network, info=info)
+    sizes = [round((1e6 * float(size)) ** 0.5) for size in _MEGAPIXELS.value]
     requests = {f"photograph {side} x {side}": photograph(side, side) for side in sizes}
     jpeg = photograph(1000, 1000)
     requests |= {
@@ -78,11 +77,11 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         served = tf.saved_model.load(str(export_saved_model(segmenter, folder, outputs=["labels"])))
-        print(f"{given.backbone} {given.head}, scales {given.scales}")
+        print(f"{_BACKBONE.value} {_HEAD.value}, scales {','.join(_SCALES.value)}")
         for name, content in requests.items():
             milliseconds, megabytes, refusal = sent(served.signatures["serve_bytes"], content)
             print(f"{name:<40}{len(content) / 1e3:>9.0f} kB{milliseconds:>9.0f} ms{megabytes:>8.0f} MB  {refusal}")
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

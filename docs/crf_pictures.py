@@ -3,16 +3,20 @@
 python docs/crf_pictures.py --model_dir=runs/camvid --images=CamVid/val --labels=CamVid/valannot
 """
 
-import argparse
 import pathlib
 
 import numpy as np
 import PIL.Image
+from absl import app, flags
 from matplotlib.figure import Figure
 
 from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.pictures import overlay
+
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "A run on CamVid.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "CamVid's folder val.", required=True)
+_LABELS = flags.DEFINE_string("labels", None, "CamVid's folder valannot.", required=True)
 
 FRAME = "0016E5_08045.png"
 # Where the kernels are drawn: (row, column) of a CamVid frame, on the sky, a car, the road.
@@ -83,21 +87,16 @@ def mean_field(image: np.ndarray, label: np.ndarray, segmenter: Segmenter, crf: 
     return figure
 
 
-def main() -> None:
+def main(_) -> None:
     """Draws."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", required=True, help="a run on CamVid")
-    parser.add_argument("--images", type=pathlib.Path, required=True, help="CamVid's folder val")
-    parser.add_argument("--labels", type=pathlib.Path, required=True, help="CamVid's folder valannot")
-    arguments = parser.parse_args()
-    image = np.asarray(PIL.Image.open(arguments.images / FRAME).convert("RGB"))
-    label = np.asarray(PIL.Image.open(arguments.labels / FRAME))
+    image = np.asarray(PIL.Image.open(pathlib.Path(_IMAGES.value) / FRAME).convert("RGB"))
+    label = np.asarray(PIL.Image.open(pathlib.Path(_LABELS.value) / FRAME))
     crf = DenseCRF()
     folder = pathlib.Path(__file__).parent
     options = {"dpi": 90, "pil_kwargs": {"quality": 85}}
     kernels(image, crf).savefig(folder / "crf_kernels.jpg", **options)
-    mean_field(image, label, Segmenter.load(arguments.model_dir), crf).savefig(folder / "crf_mean_field.jpg", **options)
+    mean_field(image, label, Segmenter.load(_MODEL_DIR.value), crf).savefig(folder / "crf_mean_field.jpg", **options)
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -3,18 +3,12 @@
 import json
 import pathlib
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
+from benchmarks import fuzz_kinds, fuzz_mutations, fuzz_outcomes, survival_troubles
 from tests.training.toy import trained
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import fuzz  # noqa: E402
-import fuzz_kinds  # noqa: E402
-import survival  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -31,8 +25,8 @@ def test_mutated_files_are_read_or_refused(name, count, tmp_path):
     kind = fuzz_kinds.KINDS[name](tmp_path)
     outcomes = []
     for index in range(count):
-        file, content = fuzz.mutated(np.random.default_rng([9, index]), kind.starts, index)
-        outcomes.append(fuzz.outcome_of(kind, index, file, content, fuzz.Limits(seconds=60)))
+        file, content = fuzz_mutations.mutated(np.random.default_rng([9, index]), kind.starts, index)
+        outcomes.append(fuzz_outcomes.outcome_of(kind, index, file, content, fuzz_outcomes.Limits(seconds=60)))
     assert [f"{outcome.name}: {outcome.words}" for outcome in outcomes if outcome.status == "failed"] == []
     assert {outcome.status for outcome in outcomes} == {"answered", "refused"}
 
@@ -61,7 +55,7 @@ class Careless:
     ],
 )
 def test_what_counts_as_a_failure(content, status, words):
-    outcome = fuzz.outcome_of(Careless(), 7, "a.bin", content, fuzz.Limits(megabytes=20))
+    outcome = fuzz_outcomes.outcome_of(Careless(), 7, "a.bin", content, fuzz_outcomes.Limits(megabytes=20))
     assert outcome.status == status and outcome.words.startswith(words)
 
 
@@ -82,27 +76,27 @@ def run(tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize("kind", ["data cut", "index lost", "list of checkpoints overwritten", "best.json cut"])
 def test_a_damaged_run_ends_as_the_undisturbed_one(kind, run, tmp_path):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
-    assert survival.damage(tmp_path / "run", kind, np.random.default_rng(3))
+    assert survival_troubles.damage(tmp_path / "run", kind, np.random.default_rng(3))
     validated(tmp_path / "run")
-    assert survival.difference(tmp_path / "run", survival.end_of(run / "run")) == ""
+    assert survival_troubles.difference(tmp_path / "run", survival_troubles.end_of(run / "run")) == ""
 
 
 def test_differences_are_found(run, tmp_path):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
-    expected = survival.end_of(run / "run")
-    assert survival.difference(tmp_path / "run", expected) == ""
+    expected = survival_troubles.end_of(run / "run")
+    assert survival_troubles.difference(tmp_path / "run", expected) == ""
     name = next(name for name in expected if "moving_mean" in name)
     changed = expected | {name: np.nextafter(expected[name], 1)}
-    assert survival.difference(tmp_path / "run", changed) == f"{name} differs"
+    assert survival_troubles.difference(tmp_path / "run", changed) == f"{name} differs"
     best = tmp_path / "run/best/best.json"
     best.write_text(json.dumps(json.loads(best.read_text()) | {"mean_iou": 0.5}))
-    assert survival.difference(tmp_path / "run", expected) == "best.json/mean_iou differs"
+    assert survival_troubles.difference(tmp_path / "run", expected) == "best.json/mean_iou differs"
     (tmp_path / "run/checkpoints/ckpt-9.index").unlink()
-    assert survival.difference(tmp_path / "run", expected) != ""
+    assert survival_troubles.difference(tmp_path / "run", expected) != ""
 
 
 def test_troubles_are_drawn_of_every_kind_and_the_same_again():
-    drawn, again = ([survival.draw(rng) for _ in range(200)] for rng in map(np.random.default_rng, (0, 0)))
+    drawn, again = ([survival_troubles.draw(rng) for _ in range(200)] for rng in map(np.random.default_rng, (0, 0)))
     assert drawn == again
     assert {trouble.kind for trouble in drawn} == {"kill", "damage", "full disk", "second process"}
-    assert {trouble.detail for trouble in drawn if trouble.kind == "kill"} == survival.MOMENTS.keys()
+    assert {trouble.detail for trouble in drawn if trouble.kind == "kill"} == survival_troubles.MOMENTS.keys()

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from benchmarks.crf import degraded
+from benchmarks.crf_inputs import degraded
 
 
 @pytest.fixture(scope="session")
