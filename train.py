@@ -17,6 +17,7 @@ def main() -> None:
     from deeplab_tf import data, training
     from deeplab_tf.evaluation import evaluate_and_draw
     from deeplab_tf.inference import Segmenter
+    from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     training.check_same_run(model_dir, recipe, FLAGS.dataset)
@@ -28,14 +29,22 @@ def main() -> None:
 
     segmenter = Segmenter.load(model_dir, crf=FLAGS.crf, **recipe.inference_options())
     examples = data.evaluation_pipeline(directory, recipe.val_split)
+    name = evaluation_name(changed=flags.changed_of_the_run(model_dir))
     evaluation = evaluate_and_draw(
-        segmenter, examples, model_dir, dataset=FLAGS.dataset, split=recipe.val_split, pictures=recipe.overlays
+        segmenter,
+        examples,
+        model_dir,
+        dataset=FLAGS.dataset,
+        split=recipe.val_split,
+        name=name,
+        pictures=recipe.overlays,
     )
     print(f"\n{evaluation.table()}\n")
     early = f" of {recipe.max_steps}, ended by --patience" if result.steps < recipe.max_steps else ""
     print(f"trained    {result.steps} steps{early}, {result.seconds / 60:.1f} minutes since this start")
     print(f"evaluated  {evaluation.images} images of {FLAGS.dataset} {recipe.val_split}, {evaluation.seconds:.0f} s")
-    print(f"written    {result.checkpoint}, evaluation.json and overlays/ in {model_dir}")
+    written = evaluation_files(name)
+    print(f"written    {result.checkpoint}, {written.figures} and {written.overlays}/ in {model_dir}")
     best = pathlib.Path(result.best_checkpoint or result.checkpoint).name
     choice = " --checkpoint=best" if best != pathlib.Path(result.checkpoint).name else ""
     if result.best_checkpoint:

@@ -68,6 +68,7 @@ _NAME_PARTS = {
     "tile_overlap": "overlap{}",
     "pad_to": "padded{}",
     "eval_align_corners": "{}aligned",
+    "crf": "{}crf",
 }
 EVALUATION_FLAGS = tuple(_NAME_PARTS)
 
@@ -83,13 +84,38 @@ def evaluation_name(
         changed: those of `EVALUATION_FLAGS` whose values are not the run's, as they are typed.
 
     Returns:
-        such as "best_first7" or "test_scales0.5-1", fit for the name of a file.
+        such as "crf", "best_first7" or "test_scales0.5-1", fit for the name of a file.
     """
     parts = [checkpoint] if checkpoint != "latest" else []
     switches = {"true": "", "false": "no"}
     parts += [_NAME_PARTS[flag].format(switches.get(value, value)) for flag, value in (changed or {}).items()]
     parts += [f"first{limit}"] if limit else []
     return re.sub(r"[^\w.+-]+", "-", "_".join(parts))
+
+
+def set_evaluation_aside(model_dir: str | os.PathLike, name: str, made_with: Mapping[str, Any]) -> None:
+    """Renames an evaluation of the same weights but other settings, before one of its name is written.
+
+    The name holds the flags; the parameters of the CRF may have changed with `crf.json`, and older versions had fewer
+    names. An evaluation of earlier weights stays where it is, to be overwritten.
+
+    Args:
+        model_dir: folder of the run.
+        name: of the evaluation, see `evaluation_name`.
+        made_with: how the new one is made, see `Evaluation.made_with`.
+    """
+    model_dir, written = pathlib.Path(model_dir), evaluation_files(name)
+    if not (model_dir / written.figures).is_file():
+        return
+    earlier = _read_json(model_dir / written.figures).get("made_with") or {}
+    same = earlier and all(earlier.get(key, value) == value for key, value in made_with.items() if key != "checkpoint")
+    if same or earlier.get("fingerprint", made_with["fingerprint"]) != made_with["fingerprint"]:
+        return
+    digest = hashlib.sha256(json.dumps(earlier, sort_keys=True).encode()).hexdigest()[:6]
+    for old, new in zip(written, evaluation_files("_".join(filter(None, (name, digest)))), strict=True):
+        shutil.rmtree(model_dir / new, ignore_errors=True)
+        if (model_dir / old).exists():
+            os.replace(model_dir / old, model_dir / new)
 
 
 def image_counts_beside(figures: pathlib.Path) -> pathlib.Path:

@@ -78,11 +78,11 @@ def segmenter():
 def refused(monkeypatch, capsys):
     """A function that runs a command in this process and returns the line with which it is refused, less "error: ".
 
-    Nothing else is printed, unless `silent` is false.
+    Nothing else is printed.
     """
     from deeplab_tf.flags import FIELDS, FLAGS
 
-    def run(command: str, *flags: str, cwd: pathlib.Path, silent: bool = True) -> str:
+    def run(command: str, *flags: str, cwd: pathlib.Path) -> str:
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [command, *map(str, flags)])
         for name in FIELDS:
@@ -92,7 +92,7 @@ def refused(monkeypatch, capsys):
             runpy.run_path(str(REPOSITORY / command), run_name="__main__")
         said = capsys.readouterr()
         lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
-        assert ended.value.code == 1 and len(lines) == 1 and not (silent and said.out)
+        assert ended.value.code == 1 and len(lines) == 1 and not said.out
         return lines[0].removeprefix("error: ")
 
     yield run

@@ -10,20 +10,22 @@ python tools/convert_weights.py --list                                          
 python tools/convert_weights.py deeplab_pytorch_vocaug --model_dir=runs/k        one of them, fetched if need be
 """
 
+import pathlib
 import sys
 
 from deeplab_tf import flags
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
+from deeplab_tf.run_folder import DESCRIPTION_FILE
 
 _DATASETS_BY_CLASSES = {21: "voc2012", 19: "cityscapes"}
 
 
 def main() -> None:
     """Loads --initial_weights, writes --output and, where --model_dir is given, a run; or lists the catalogue."""
-    from deeplab_tf import DeepLab, weights
-
     if FLAGS.list:
+        from deeplab_tf import weights
+
         print(weights.catalogue.as_text())
         print(f"\nfolder       {weights.catalogue.folder(FLAGS.weights_dir)}")
         return
@@ -31,6 +33,10 @@ def main() -> None:
         raise UserError("--initial_weights is missing: give a file or a name; --list shows the names")
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --model_dir=runs/x for a run, or --output=x.weights.h5, or both")
+    if FLAGS.model_dir and (pathlib.Path(FLAGS.model_dir).expanduser() / DESCRIPTION_FILE).exists():
+        raise UserError(f"--model_dir={FLAGS.model_dir} holds a run already; give another folder")
+    from deeplab_tf import DeepLab, weights
+
     given = {name: value for name, value in flags.model_options().items() if _is_given(name)}
     options = {"weights_dir": FLAGS.weights_dir, "key": FLAGS.weights_key}
     source = weights.examine(FLAGS.initial_weights, given.get("backbone"), **options)
@@ -44,13 +50,15 @@ def main() -> None:
     info = _classes(arguments.get("num_classes"), source.kind)
     model = DeepLab(**{"num_classes": info.num_classes if info else None} | arguments)
     report = weights.load(model, FLAGS.initial_weights, seed=FLAGS.seed, overrule=tuple(given), **options)
+    if FLAGS.model_dir and report.classes != info.num_classes:
+        raise UserError(f"{FLAGS.initial_weights} has no classifier for the head {model.head}; give --output alone")
     print(f"network      {', '.join(f'{name}={value}' for name, value in arguments.items())}")
     print(report)
     if FLAGS.output:
         weights.save(model, FLAGS.output)
         print(f"written      {FLAGS.output}, for --initial_weights")
     if FLAGS.model_dir:
-        _write_run(model, info, source, report)
+        _write_run(model, info, source)
 
 
 def _is_given(name: str) -> bool:
@@ -80,22 +88,17 @@ def _classes(num_classes: int | None, kind: str):
     return info
 
 
-def _write_run(model, info, source, report) -> None:
+def _write_run(model, info, source) -> None:
     """The folder of a run: the network, its classes, and the CRF that was published with it."""
     import dataclasses
-    import pathlib
     import shlex
 
     from deeplab_tf import training
     from deeplab_tf.crf import DenseCRF
     from deeplab_tf.inference import Segmenter
-    from deeplab_tf.run_folder import CRF_FILE, DESCRIPTION_FILE
+    from deeplab_tf.run_folder import CRF_FILE
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
-    if (model_dir / DESCRIPTION_FILE).exists():
-        raise UserError(f"--model_dir={model_dir} holds a run already; give another folder")
-    if report.classes != info.num_classes:
-        raise UserError(f"{FLAGS.initial_weights} has no classifier for the head {model.head}; give --output alone")
     of_the_network = ("backbone", "head", "scales", "output_stride", "average_pool")
     recipe = dataclasses.replace(flags.recipe(), **{name: getattr(model, name) for name in of_the_network})
     training.write_config(model_dir, FLAGS.data_dir, info.name, recipe)

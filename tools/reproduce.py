@@ -109,23 +109,22 @@ class Row:
         from deeplab_tf import data
         from deeplab_tf.evaluation import StoredEvaluation
 
-        name = run_folder.evaluation_name(changed={"val_split": self.split} if self.split else {})
-        path = self.model_dir / run_folder.evaluation_files(name).figures
-        if not (self.trained() and path.is_file()):
-            return None
-        try:
-            evaluation = StoredEvaluation.load(path)
-        except UserError:
+        if not self.trained():
             return None
         dataset, _, split = (self.split or self.recipe.val_split).rpartition(":")
         images = data.info(dataset or self.settings["dataset"], FLAGS.data_dir).splits.get(split)
         wanted = self.wanted()
-        made_with = {name: evaluation.made_with.get(name) for name in wanted}
-        if wanted["crf"] is None:
-            made_with["crf"] = None  # What was evaluated with a CRF holds the network alone as well.
-        if evaluation.images != images or made_with != wanted:
-            return None
-        return {stage: 100 * self._mean(evaluation, stage) for stage in evaluation.mean_iou}
+        for path in sorted(self.model_dir.glob("evaluation*.json")):
+            try:
+                evaluation = StoredEvaluation.load(path)
+            except UserError:
+                continue
+            made_with = {name: evaluation.made_with.get(name) for name in wanted}
+            if wanted["crf"] is None:
+                made_with["crf"] = None  # What was evaluated with a CRF holds the network alone as well.
+            if evaluation.images == images and made_with == wanted:
+                return {stage: 100 * self._mean(evaluation, stage) for stage in evaluation.mean_iou}
+        return None
 
     def _mean(self, evaluation, stage: str) -> float:
         """The mean IoU, in [0, 1], over the classes that the row asks for."""

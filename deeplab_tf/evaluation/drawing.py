@@ -15,7 +15,7 @@ from deeplab_tf.evaluation.evaluating import STAGES, Evaluation, evaluate, filen
 from deeplab_tf.evaluation.figures import Subsets
 from deeplab_tf.evaluation.submission import Submission
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
-from deeplab_tf.run_folder import evaluation_files
+from deeplab_tf.run_folder import evaluation_files, set_evaluation_aside
 
 
 def evaluate_and_draw(
@@ -34,7 +34,8 @@ def evaluate_and_draw(
     """Evaluates; writes the figures and panels of the first examples to `model_dir`.
 
     `evaluation.json` holds all that was measured and what was evaluated, `evaluation_images.npz` the counts of each
-    image (`ImageCounts.load`), `overlays/` the panels. The model card of the run takes up the figures.
+    image (`ImageCounts.load`), `overlays/` the panels. The model card of the run takes up the figures. An evaluation of
+    the same name that was made with other settings is kept, see `run_folder.set_evaluation_aside`.
 
     Args:
         segmenter: as for `evaluate`.
@@ -50,6 +51,8 @@ def evaluate_and_draw(
     """
     model_dir = pathlib.Path(model_dir).expanduser()
     written = evaluation_files(name)
+    made_with = {"dataset": dataset, "split": split, "limit": limit, **segmenter.settings}
+    set_evaluation_aside(model_dir, name, made_with)
 
     def save(index: int, example: Mapping, unrefined: Segmentation, refined: Segmentation | None) -> None:
         filename = filename_of(example, index)
@@ -59,7 +62,6 @@ def evaluate_and_draw(
         if submission:
             submission.write(filename, (refined or unrefined).labels)
 
-    made_with = {"dataset": dataset, "split": split, "limit": limit, **segmenter.settings}
     evaluation = evaluate(
         segmenter, examples, trimap_widths=trimap.WIDTHS, made_with=made_with, subsets=subsets, on_example=save
     )

@@ -353,7 +353,8 @@ def test_flags_of_the_run_come_first_and_unknown_ones_of_other_versions_are_pass
 
 def test_every_flag_of_inference_is_in_the_name_of_an_evaluation():
     FLAGS.mark_as_parsed()
-    assert set(flags.inference_options()) - {"checkpoint"} <= {name.removeprefix("eval_") for name in EVALUATION_FLAGS}
+    options = {"crf", *flags.inference_options()} - {"checkpoint"}
+    assert options <= {name.removeprefix("eval_") for name in EVALUATION_FLAGS}
 
 
 @pytest.mark.parametrize(
@@ -363,6 +364,7 @@ def test_every_flag_of_inference_is_in_the_name_of_an_evaluation():
         (["--val_split=val", "--noeval_mirror", "--eval_scales=0.5,1"], ""),  # as the run has them
         (["--eval_mirror"], "mirror"),
         (["--eval_vertical_flip"], "flip"),
+        (["--crf"], "crf"),
         (["--eval_scales=", "--tile_size=513"], "scalesnone_tiles513"),
         (["--dataset=cityscapes/coarse", "--val_split=train[60:]"], "cityscapes-coarse_train-60-"),
     ],

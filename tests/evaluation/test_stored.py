@@ -56,6 +56,23 @@ def test_the_file_says_what_was_evaluated(segmenter, examples, tmp_path):
     assert not (tmp_path / "evaluation.json").exists()
 
 
+def test_no_evaluation_destroys_one_made_with_other_settings(segmenter, network, examples, tmp_path):
+    """Without the CRF, with it, and with other parameters: each is there in the end, although all had one name."""
+    for options in ({}, {"crf": DenseCRF(iterations=1)}, {"crf": DenseCRF(iterations=2)}, {"mirror": True}, {}):
+        write(variant(segmenter, **options), examples[:2], tmp_path)
+    stored = [StoredEvaluation.load(path) for path in tmp_path.glob("evaluation*.json")]
+    made = {(one.made_with["mirror"], (one.made_with["crf"] or {}).get("iterations", 0)) for one in stored}
+    assert made == {(False, 0), (False, 1), (False, 2), (True, 0)}
+    assert StoredEvaluation.load(tmp_path / "evaluation.json").made_with["crf"] is None  # the last one
+
+    (tmp_path / "evaluation.json").write_text("{}")  # of a version that did not record what was evaluated
+    write(segmenter, examples[:2], tmp_path)
+    assert [path for path in tmp_path.glob("evaluation_??????.json") if path.read_text() == "{}"]
+    before = set(tmp_path.iterdir())
+    write(Segmenter(network(atrous="deinterlace"), info=segmenter.info), examples[:2], tmp_path)  # Other weights.
+    assert set(tmp_path.iterdir()) == before
+
+
 @pytest.fixture
 def evaluations_made(monkeypatch):
     """Counts how often `compare_with_run` evaluates the other run."""

@@ -165,7 +165,7 @@ def test_a_run_is_evaluated(workplace):
     before = json.loads((workplace / "run/evaluation.json").read_text())
     result = run_command("evaluate.py", "--model_dir=run", "--crf", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    after = json.loads((workplace / "run/evaluation.json").read_text())
+    after = json.loads((workplace / "run/evaluation_crf.json").read_text())
     assert after["images"] == 3 and after["made_with"]["checkpoint"] == "ckpt-2"
     for stage in ("network", "crf"):
         old, new = np.array(before[stage]["confusion"]), np.array(after[stage]["confusion"])

@@ -56,7 +56,7 @@ def test_weights_become_a_run_that_predicts(voc_network, refused, tmp_path):
     weights.load(other, tmp_path / "y.weights.h5")
     np.testing.assert_array_equal(other(image[None]), voc_network(image[None]))
 
-    assert "holds a run already" in refused("tools/convert_weights.py", *flags, cwd=tmp_path, silent=False)
+    assert "holds a run already" in refused("tools/convert_weights.py", *flags, cwd=tmp_path)
 
 
 @pytest.mark.slow
