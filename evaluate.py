@@ -20,14 +20,14 @@ def main() -> None:
         flags.check_run(FLAGS.compare, "--compare")
     from deeplab_tf import data, evaluation
     from deeplab_tf.data.catalogue import read_info
-    from deeplab_tf.evaluation import figures
+    from deeplab_tf.evaluation import tables
     from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     segmenter = load_segmenter(model_dir)
     directory = data.prepared_directory(FLAGS.dataset, FLAGS.data_dir)
     evaluation.check_classes(segmenter.class_names, read_info(directory).class_names, f"--dataset={FLAGS.dataset}")
-    subsets = figures.named_subsets(FLAGS.classes or [])
+    subsets = tables.named_subsets(FLAGS.classes or [])
     submission = evaluation.Submission(segmenter.info, FLAGS.submission_dir) if FLAGS.submission_dir else None
     other = load_segmenter(FLAGS.compare) if FLAGS.compare else None
     if other:

@@ -20,9 +20,9 @@ ROUNDS = 5
 
 def main() -> None:
     """Prints images per second of both."""
+    from deeplab_tf.counts import CRF, NETWORK
     from deeplab_tf.inference import Segmenter, prediction_files
     from deeplab_tf.inference.predicting import predict
-    from deeplab_tf.inference.stream import CRF, NETWORK
     from deeplab_tf.pictures import find_images, read_photograph
 
     paths = find_images(FLAGS.input)[: FLAGS.limit]

@@ -10,6 +10,11 @@ from deeplab_tf import files
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError
 
+# The two stages of a segmentation, of which the second exists where there is a CRF: the key in files and dictionaries,
+# and the name that people read.
+NETWORK, CRF = "network", "crf"
+STAGES = {NETWORK: "network", CRF: "network + CRF"}
+
 
 @dataclasses.dataclass
 class ConfusionMatrix:

@@ -12,13 +12,13 @@ from typing import Any
 
 import deeplab_tf
 from deeplab_tf import files, run_folder
+from deeplab_tf.counts import STAGES
 
 TEXT_FILE = "MODEL_CARD.md"
 JSON_FILE = "model_card.json"
 
 _NO_LICENSE = "not stated; `--license` of train.py, or that line in config.flags, is for it"
 _SUMMARY = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
-_STAGES = {"network": "network", "crf": "network + CRF"}
 # The flags of evaluate.py, by the key in an evaluation's "made_with".
 _FLAGS = {
     "split": "val_split",
@@ -114,7 +114,7 @@ def _evaluation(path: pathlib.Path, flags: Mapping[str, str]) -> dict[str, Any] 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stages = {
-            stage: {key: content[stage][key] for key in (*_SUMMARY, "iou")} for stage in _STAGES if stage in content
+            stage: {key: content[stage][key] for key in (*_SUMMARY, "iou")} for stage in STAGES if stage in content
         }
         made_with = dict(content.get("made_with") or {})
         command = _command(path, made_with, flags)
@@ -202,17 +202,17 @@ def _figures(evaluations: list[Mapping[str, Any]]) -> str:
     """A table of the summaries, in percent, and the commands."""
     rows = [("evaluation", "images", "stage", *_SUMMARY.values())]
     for one in evaluations:
-        for stage in filter(one.__contains__, _STAGES):
+        for stage in filter(one.__contains__, STAGES):
             figures = [_percent(one[stage][key]) for key in _SUMMARY]
-            rows.append((f"`{one['file']}`", str(one["images"]), _STAGES[stage], *figures))
+            rows.append((f"`{one['file']}`", str(one["images"]), STAGES[stage], *figures))
     return _table(rows) + "\n\n" + _code("\n".join(one["command"] for one in evaluations))
 
 
 def _by_class(evaluation: Mapping[str, Any], names: list[str]) -> str:
     """IoU of every class in percent, of the first evaluation."""
-    stages = [stage for stage in _STAGES if stage in evaluation]
+    stages = [stage for stage in STAGES if stage in evaluation]
     columns = [list(evaluation[stage]["iou"].values()) for stage in stages]
-    rows = [("IoU, %", *(_STAGES[stage] for stage in stages))]
+    rows = [("IoU, %", *(STAGES[stage] for stage in stages))]
     rows += [(_plain(name), *map(_percent, values)) for name, *values in zip(names, *columns, strict=True)]
     return f"By class, of `{evaluation['file']}`:\n\n{_table(rows)}"
 

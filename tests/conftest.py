@@ -1,10 +1,13 @@
 """Fixtures that every test may use."""
 
+import functools
+import http.server
 import os
 import pathlib
 import runpy
 import shutil
 import sys
+import threading
 
 # One quiet TensorFlow for all tests, on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -119,6 +122,23 @@ def new_page():
 
         yield new
         browser.close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and the address at which its files are served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from deeplab_tf import flags, run_folder
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
 from deeplab_tf.training import Recipe
+from deeplab_tf.training.diagnosis import duration
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENTS = pathlib.Path("experiments")  # Included flagfiles count from the root of the repository.
@@ -129,7 +130,7 @@ class Row:
     def _mean(self, evaluation, stage: str) -> float:
         """The mean IoU, in [0, 1], over the classes that the row asks for."""
         from deeplab_tf.counts import mean_iou
-        from deeplab_tf.evaluation.figures import SUBSETS
+        from deeplab_tf.evaluation.tables import SUBSETS
 
         if self.classes is None:
             return evaluation.mean_iou[stage]
@@ -260,14 +261,6 @@ def measured_update(recipe: Recipe, dataset: str) -> float:
     from deeplab_tf.training.timing import seconds_per_update
 
     return seconds_per_update(recipe, data.info(dataset).num_classes)
-
-
-def duration(seconds: float) -> str:
-    """A length of time as text."""
-    for unit, length in (("days", 86_400), ("hours", 3_600)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds / 60:.1f} minutes"
 
 
 if __name__ == "__main__":

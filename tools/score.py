@@ -16,10 +16,10 @@ from deeplab_tf.flags import FLAGS
 def main() -> None:
     """Scores, prints the table, and names what could not be scored."""
     from deeplab_tf.data import catalogue
-    from deeplab_tf.evaluation import figures, scoring
+    from deeplab_tf.evaluation import scoring, tables
 
     known = catalogue.info(FLAGS.dataset, FLAGS.data_dir) if FLAGS["dataset"].present else None
-    subsets = figures.named_subsets(FLAGS.classes or [])
+    subsets = tables.named_subsets(FLAGS.classes or [])
     score = scoring.score_folders(
         scoring.MaskFolder(FLAGS.predictions, FLAGS.prediction_suffix, scoring.id_table(FLAGS.prediction_ids)),
         scoring.MaskFolder(FLAGS.labels, FLAGS.label_suffix, scoring.id_table(FLAGS.label_ids)),

@@ -2,7 +2,7 @@
 
 import functools
 
-from deeplab_tf.classes import DatasetInfo
+from deeplab_tf.classes import IGNORE_LABEL, DatasetInfo
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
 from deeplab_tf.data.masks import read_mask
@@ -24,7 +24,7 @@ class Builder(SegmentationBuilder, skip_registration=True):
     def pairs(self) -> dict[str, list[FilePair]]:
         """Pairs of <split>/ and <split>annot/; a test split where there is one."""
         raw = required_folder(self.raw_dir, "camvid", ("train", "trainannot", "val", "valannot"))
-        decode = functools.partial(read_mask, lookup=lookup([(_UNLABELLED, 255)]))
+        decode = functools.partial(read_mask, lookup=lookup([(_UNLABELLED, IGNORE_LABEL)]))
         return {
             split: list(pair_files(raw / split, raw / f"{split}annot", decode=decode).values())
             for split in ("train", "val", "test")

@@ -188,7 +188,9 @@ class Builder(SegmentationBuilder, skip_registration=True):
             names = self._classes[0]
             indices = {name: index for index, name in enumerate(names)}
             outside = next((indices[name] for name in class_map.BACKGROUNDS if name in indices), IGNORE_LABEL)
-            special = dict.fromkeys(class_map.BACKGROUNDS, outside) | dict.fromkeys((*masks.VOID, "__ignore__"), 255)
+            special = dict.fromkeys(class_map.BACKGROUNDS, outside) | dict.fromkeys(
+                (*masks.VOID, "__ignore__"), IGNORE_LABEL
+            )
             index_of = lambda label: indices.get(label, special.get(label.lower()))  # noqa: E731
             advice = lambda label: (  # noqa: E731
                 f"{label!r} is not in {self.options.get('class_names')}; add it there, or give --class_map to merge or "

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from deeplab_tf.classes import PASCAL_CONTEXT_IDS, DatasetInfo
+from deeplab_tf.classes import IGNORE_LABEL, PASCAL_CONTEXT_IDS, DatasetInfo
 from deeplab_tf.data.annotations import read_mat
 from deeplab_tf.data.builder import SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
@@ -25,7 +25,7 @@ def _read_label_map(data: bytes, source: str, with_background: bool) -> Mask:
         raise UserError(f"{source}: its LabelMap is no label for each pixel; replace or remove the file")
     if labels.max() > _CLASSES_OF_THE_FILES:
         raise UserError(f"{source}: holds the label {labels.max()}; expected at most {_CLASSES_OF_THE_FILES}")
-    table = np.full(_CLASSES_OF_THE_FILES + 1, 0 if with_background else 255, np.uint8)
+    table = np.full(_CLASSES_OF_THE_FILES + 1, 0 if with_background else IGNORE_LABEL, np.uint8)
     table[list(PASCAL_CONTEXT_IDS.values())] = np.arange(len(PASCAL_CONTEXT_IDS)) + (1 if with_background else 0)
     return Mask(table[labels])
 

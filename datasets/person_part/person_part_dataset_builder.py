@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from deeplab_tf.classes import PERSON_PARTS, DatasetInfo
+from deeplab_tf.classes import IGNORE_LABEL, PERSON_PARTS, DatasetInfo
 from deeplab_tf.data.annotations import read_mat
 from deeplab_tf.data.builder import Example, SegmentationBuilder
 from deeplab_tf.data.catalogue import KNOWN
@@ -37,7 +37,7 @@ def _draw_parts(things: np.ndarray, source: str) -> Mask:
         unknown = [part.part_name for part in parts if part.part_name not in _CLASS_OF_PART]
         if unknown:
             raise UserError(f"{source}: a person has the part {unknown[0]!r}; expected {', '.join(_CLASS_OF_PART)}")
-        indices[(thing.mask > 0) & (indices == 0)] = 255
+        indices[(thing.mask > 0) & (indices == 0)] = IGNORE_LABEL
         for part in parts:
             indices[part.mask > 0] = _CLASS_OF_PART[part.part_name]
     return Mask(np.zeros((0, 0), np.uint8) if indices is None else indices)
@@ -46,7 +46,7 @@ def _draw_parts(things: np.ndarray, source: str) -> Mask:
 def _read_if_parts(pair: FilePair) -> Example | None:
     """Reads a pair; nothing, if no part of a person is labelled."""
     example = read_pair(pair)
-    return example if np.any((example.mask.indices > 0) & (example.mask.indices < 255)) else None
+    return example if np.any((example.mask.indices > 0) & (example.mask.indices < IGNORE_LABEL)) else None
 
 
 class Builder(SegmentationBuilder, skip_registration=True):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from deeplab_tf.classes import IGNORE_LABEL
+
 # Every object is a signed distance function of (x, y): negative inside, about one unit = the object's radius.
 
 
@@ -153,4 +155,4 @@ def _with_borders(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1, mode="edge")
     height, width = mask.shape
     around = [padded[dy : dy + height, dx : dx + width] for dy in range(3) for dx in range(3)]
-    return np.where(np.min(around, 0) == np.max(around, 0), mask, 255).astype(np.uint8)
+    return np.where(np.min(around, 0) == np.max(around, 0), mask, IGNORE_LABEL).astype(np.uint8)

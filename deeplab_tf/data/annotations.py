@@ -1,4 +1,4 @@
-"""Files of strangers that C code reads: MATLAB files (SciPy) and COCO's segmentations (pycocotools).
+"""Untrusted files that C libraries read: MATLAB files (SciPy) and COCO's segmentations (pycocotools).
 
 Both libraries can end the process on hostile input. What is handed to them is checked first, and they run in worker
 processes: the death of one is an error that names the file. This module is what the workers import: NumPy alone.

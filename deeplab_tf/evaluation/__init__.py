@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = exports(
         "deeplab_tf.evaluation.evaluating": ("Evaluation", "evaluate"),
         "deeplab_tf.evaluation.report": ("write_report",),
         "deeplab_tf.evaluation.stored": ("StoredEvaluation", "compare_stored", "compare_with_run"),
-        "deeplab_tf.evaluation.folder_score": ("FolderScore",),
+        "deeplab_tf.evaluation.score_result": ("FolderScore",),
         "deeplab_tf.evaluation.scoring": ("MaskFolder", "score_folders"),
         "deeplab_tf.evaluation.submission": ("Submission",),
         "deeplab_tf.evaluation.trimap": ("TrimapCurve",),

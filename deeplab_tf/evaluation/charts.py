@@ -1,14 +1,14 @@
-"""The charts of a report, each an SVG image."""
+"""Charts of an evaluation: for a report, each an SVG image, and for TensorBoard."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
-from deeplab_tf.evaluation.plots import confusion_figure, plain_texts
-from deeplab_tf.inference.stream import CRF, NETWORK
+from deeplab_tf.counts import CRF, NETWORK, STAGES
+from deeplab_tf.evaluation.evaluating import Evaluation
 from deeplab_tf.pictures import data_uri
 
 _BEFORE, _AFTER = "#8aa4c8", "#d9703b"
@@ -38,6 +38,30 @@ def class_bars(evaluation: Evaluation) -> str:
 def confusion_matrix(evaluation: Evaluation) -> str:
     """For each true class the share of its pixels that got each label, after the last step."""
     return _svg(confusion_figure(evaluation.final.counts, evaluation.class_names))
+
+
+def confusion_figure(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """A confusion matrix as an image: each row, a true class, adds up to 100 %.
+
+    Args:
+        counts: [C, C], pixels by true class (rows) and predicted class (columns).
+        class_names: C names.
+    """
+    size = 2.0 + 0.32 * len(class_names)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.add_subplot()
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    names = plain_texts(class_names)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for row, column in np.argwhere(shares >= 1):
+        color = "white" if shares[row, column] > 50 else "black"
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_title("share of the pixels of each true class, %", fontsize=9)
+    return figure
 
 
 def trimap_curve(evaluation: Evaluation) -> str:
@@ -86,6 +110,19 @@ def crf_gain(evaluation: Evaluation) -> str:
     axes.set(xlabel="IoU with CRF minus IoU without, percentage points")
     axes.grid(axis="x", alpha=0.3)
     return _svg(figure)
+
+
+def plain_texts(names: Sequence[str]) -> list[str]:
+    """The names escaped for matplotlib: dollars start no formulas, what is not printable becomes "?"."""
+    printable = ("".join(letter if letter.isprintable() else "?" for letter in name) for name in names)
+    return [name.replace("$", r"\$") for name in printable]
+
+
+def render(figure: Figure) -> np.ndarray:
+    """The figure as pixels, uint8 [H, W, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _svg(figure: Figure) -> str:

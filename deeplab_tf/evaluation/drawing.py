@@ -9,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import model_card
-from deeplab_tf import pictures as drawing
+from deeplab_tf.counts import CRF, NETWORK, STAGES
 from deeplab_tf.evaluation import trimap
-from deeplab_tf.evaluation.evaluating import STAGES, Evaluation, evaluate, filename_of
-from deeplab_tf.evaluation.figures import Subsets
+from deeplab_tf.evaluation.evaluating import Evaluation, evaluate, filename_of
 from deeplab_tf.evaluation.submission import Submission
+from deeplab_tf.evaluation.tables import Subsets
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
+from deeplab_tf.pictures import overlay, panel, save_picture
 from deeplab_tf.run_folder import evaluation_files, set_evaluation_aside
 
 
@@ -57,8 +58,8 @@ def evaluate_and_draw(
     def save(index: int, example: Mapping, unrefined: Segmentation, refined: Segmentation | None) -> None:
         filename = filename_of(example, index)
         if index < pictures:
-            panel = draw_example(segmenter, example, unrefined, refined)
-            drawing.save_picture(model_dir / written.overlays / f"{_stem(filename)}.png", panel)
+            drawn = draw_example(segmenter, example, unrefined, refined)
+            save_picture(model_dir / written.overlays / f"{_stem(filename)}.png", drawn)
         if submission:
             submission.write(filename, (refined or unrefined).labels)
 
@@ -80,12 +81,12 @@ def draw_example(
         uint8 [h, w, 3].
     """
     image, truth = np.asarray(example["image"]), np.asarray(example["label"])
-    masks = {"truth": truth, STAGES["network"]: unrefined.labels}
+    masks = {"truth": truth, STAGES[NETWORK]: unrefined.labels}
     if refined is not None:
-        masks[STAGES["crf"]] = refined.labels
+        masks[STAGES[CRF]] = refined.labels
     palette = segmenter.info.palette
-    columns = {"image": image} | {title: drawing.overlay(image, mask, palette) for title, mask in masks.items()}
-    return drawing.panel(columns, segmenter.info.class_names, palette, list(masks.values()))
+    columns = {"image": image} | {title: overlay(image, mask, palette) for title, mask in masks.items()}
+    return panel(columns, segmenter.info.class_names, palette, list(masks.values()))
 
 
 def _stem(filename: str) -> str:

@@ -12,18 +12,15 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import files
-from deeplab_tf.counts import ConfusionMatrix, ImageCounts, class_counts
-from deeplab_tf.evaluation import figures
+from deeplab_tf.counts import CRF, NETWORK, STAGES, ConfusionMatrix, ImageCounts, class_counts
+from deeplab_tf.evaluation import tables
 from deeplab_tf.evaluation.boundaries import BoundaryQuality
-from deeplab_tf.evaluation.figures import Subsets, or_null
+from deeplab_tf.evaluation.tables import Subsets, or_null
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
-from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.inference.stream import segment_stream
 
 Results = dict[str, Segmentation]  # by stage
-
-# The stages of a segmentation: the key in files and dictionaries -> the name that people read.
-STAGES = {NETWORK: "network", CRF: "network + CRF"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +59,7 @@ class Evaluation:
     @property
     def stages(self) -> dict[str, ConfusionMatrix]:
         """The confusion matrices by the names that people read, see `STAGES`."""
-        matrices = {"network": self.network} | ({} if self.crf is None else {"crf": self.crf})
-        return {STAGES[stage]: matrix for stage, matrix in matrices.items()}
+        return {STAGES[stage]: matrix for stage, matrix in self._by_stage().items()}
 
     @property
     def final(self) -> ConfusionMatrix:
@@ -71,13 +67,13 @@ class Evaluation:
         return self.network if self.crf is None else self.crf
 
     def by_class(self, stage: str) -> dict[str, np.ndarray]:
-        """The figures by class after a stage, "network" or "crf", by name, each float64 [C]; see `figures.by_class`."""
-        matrix, boundary = self._measured[stage]
-        return figures.by_class(class_counts(matrix.counts), *((boundary.iou, boundary.f1) if boundary else ()))
+        """The figures by class after a stage, "network" or "crf", by name, each float64 [C]; see `tables.by_class`."""
+        matrix, boundary = self._by_stage()[stage], self._by_stage("_boundary").get(stage)
+        return tables.by_class(class_counts(matrix.counts), *((boundary.iou, boundary.f1) if boundary else ()))
 
     def columns(self) -> dict[str, np.ndarray]:
         """IoU after each stage, by the names that people read, and the other figures after the last one."""
-        last = self.by_class(tuple(self._measured)[-1])
+        last = self.by_class(tuple(self._by_stage())[-1])
         return {name: matrix.iou for name, matrix in self.stages.items()} | {
             name: values for name, values in last.items() if name != "IoU"
         }
@@ -93,15 +89,13 @@ class Evaluation:
                 ("frequency_weighted_iou", "frequency-weighted IoU"),
             )
         }
-        lines = figures.table("IoU, %", self.columns(), self.class_names, self.subsets, further)
-        curves = {"network": self.network_trimap, "crf": self.crf_trimap}
+        lines = tables.table("IoU, %", self.columns(), self.class_names, self.subsets, further)
         lines += [
-            figures.trimap_line(
+            tables.trimap_line(
                 dict(zip(curve.widths, curve.mean_iou, strict=True)),
                 f"mean IoU near boundaries (trimap), {STAGES[stage]}",
             )
-            for stage, curve in curves.items()
-            if curve
+            for stage, curve in self._by_stage("_trimap").items()
         ]
         return "\n".join(lines)
 
@@ -116,25 +110,23 @@ class Evaluation:
             **{
                 stage: {name: or_null(value) for name, value in matrix.summary().items()}
                 | {
-                    figures.key(title): dict(zip(names, map(or_null, values), strict=True))
+                    tables.key(title): dict(zip(names, map(or_null, values), strict=True))
                     for title, values in self.by_class(stage).items()
                 }
-                | {"means": figures.means_as_json(self.by_class(stage), self.class_names, self.subsets)}
+                | {"means": tables.means_as_json(self.by_class(stage), self.class_names, self.subsets)}
                 | {"confusion": matrix.counts.tolist()}
-                for stage, (matrix, _) in self._measured.items()
+                for stage, matrix in self._by_stage().items()
             },
         } | ({"trimap": self._trimap_as_json()} if self.network_trimap else {})
 
-    @property
-    def _measured(self) -> dict[str, tuple[ConfusionMatrix, BoundaryQuality | None]]:
-        """The counts of each stage, by its key."""
-        network = {"network": (self.network, self.network_boundary)}
-        return network | ({} if self.crf is None else {"crf": (self.crf, self.crf_boundary)})
+    def _by_stage(self, suffix: str = "") -> dict[str, Any]:
+        """The confusion matrix, "_trimap" or "_boundary" of each stage that has one, by its key."""
+        found = {stage: getattr(self, f"{stage}{suffix}") for stage in STAGES}
+        return {stage: of_stage for stage, of_stage in found.items() if of_stage is not None}
 
     def _trimap_as_json(self) -> dict[str, list]:
-        curves = {"network": self.network_trimap} | ({"crf": self.crf_trimap} if self.crf_trimap else {})
         return {"widths": list(self.network_trimap.widths)} | {
-            name: [or_null(value) for value in curve.mean_iou] for name, curve in curves.items()
+            stage: [or_null(value) for value in curve.mean_iou] for stage, curve in self._by_stage("_trimap").items()
         }
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -162,7 +154,7 @@ def evaluate(
         trimap_widths: in pixels, of the bands around boundaries to count as well, such as `trimap.WIDTHS`; with them
             boundary IoU and boundary F1 are measured too.
         made_with: becomes `Evaluation.made_with`.
-        subsets: names of classes to take further means over, by their title, such as those of `figures.named_subsets`.
+        subsets: names of classes to take further means over, by their title, such as those of `tables.named_subsets`.
         on_example: called in order, on this thread, with (index, example, result of the network, result after the CRF
             or None).
 
@@ -171,7 +163,7 @@ def evaluate(
     """
     started = time.monotonic()
     info = segmenter.info
-    figures.check_subsets(subsets or {}, info.class_names)
+    tables.check_subsets(subsets or {}, info.class_names)
     stages = (NETWORK, CRF) if segmenter.crf else (NETWORK,)
     totals = {stage: ConfusionMatrix.empty(info.num_classes) for stage in stages}
     curves = {stage: TrimapCurve(info.num_classes, trimap_widths) for stage in stages} if trimap_widths else {}

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from deeplab_tf import files, pictures
-from deeplab_tf.counts import mean_iou
+from deeplab_tf.counts import CRF, NETWORK, STAGES, mean_iou
 from deeplab_tf.evaluation import charts
-from deeplab_tf.evaluation.evaluating import STAGES, Evaluation
-from deeplab_tf.evaluation.figures import all_means
+from deeplab_tf.evaluation.evaluating import Evaluation
+from deeplab_tf.evaluation.tables import all_means
 from deeplab_tf.inference.segmenter import Segmenter
 
 REPORT_FILE = "index.html"
@@ -106,17 +106,17 @@ def _image_rows(
     evaluation: Evaluation, segmenter: Segmenter, examples: Iterable[Mapping[str, Any]], chosen: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """The pictures of each chosen image, in the order of `chosen`."""
-    scores = {STAGES["network"]: mean_iou(evaluation.image_counts.network)}
+    scores = {STAGES[NETWORK]: mean_iou(evaluation.image_counts.network)}
     if evaluation.crf is not None:
-        scores[STAGES["crf"]] = mean_iou(evaluation.image_counts.crf)
+        scores[STAGES[CRF]] = mean_iou(evaluation.image_counts.crf)
     palette, rows, last = segmenter.info.palette, {}, max(chosen, default=-1)
     for index, example in enumerate(examples):
         if index in chosen:
             image, truth = np.asarray(example["image"]), np.asarray(example["label"])
             unrefined = segmenter.without_crf(image)
-            masks = {"truth": truth, STAGES["network"]: unrefined.labels}
+            masks = {"truth": truth, STAGES[NETWORK]: unrefined.labels}
             if evaluation.crf is not None:
-                masks[STAGES["crf"]] = segmenter.refined(image, unrefined).labels
+                masks[STAGES[CRF]] = segmenter.refined(image, unrefined).labels
             views = {"input": image} | {name: pictures.overlay(image, mask, palette) for name, mask in masks.items()}
             rows[index] = {
                 "filename": evaluation.image_counts.filenames[index],

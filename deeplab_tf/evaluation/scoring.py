@@ -14,7 +14,7 @@ from deeplab_tf.counts import ConfusionMatrix, class_counts, mean_iou
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import trimap
 from deeplab_tf.evaluation.boundaries import BoundaryQuality
-from deeplab_tf.evaluation.folder_score import FolderScore
+from deeplab_tf.evaluation.score_result import FolderScore
 from deeplab_tf.parallel import available_cores, in_order
 
 # What the values in the files of a data set mean: {value: class}. Values that are missing are not classes.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from deeplab_tf.evaluation import plots
+from deeplab_tf.evaluation import charts
 from deeplab_tf.evaluation.drawing import draw_example
 from deeplab_tf.evaluation.evaluating import Evaluation, evaluate
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
@@ -50,8 +50,8 @@ def make_validate(
         evaluation = evaluate(segmenter, examples, on_example=lambda *args: look(*args, step=step, stop=stop))
         if on_evaluation:
             on_evaluation(evaluation)
-        confusion = plots.confusion_figure(evaluation.network.counts, evaluation.class_names)
-        tf.summary.image("validation/confusion", plots.rendered(confusion)[np.newaxis], step=step)
+        confusion = charts.confusion_figure(evaluation.network.counts, evaluation.class_names)
+        tf.summary.image("validation/confusion", charts.render(confusion)[np.newaxis], step=step)
         per_class = zip(evaluation.class_names, evaluation.network.iou, strict=True)
         return evaluation.network.summary() | {
             f"iou/{name}": float(iou) for name, iou in per_class if not np.isnan(iou)

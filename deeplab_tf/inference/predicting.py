@@ -12,11 +12,12 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import beam, files
+from deeplab_tf.counts import CRF, NETWORK
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.prediction_log import PredictionLog
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
-from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.inference.stream import segment_stream
 from deeplab_tf.pictures import distinct_names, read_photograph
 from deeplab_tf.stopping import StopRequest
 

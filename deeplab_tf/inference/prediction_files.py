@@ -9,14 +9,13 @@ import numpy as np
 
 from deeplab_tf import files, pictures
 from deeplab_tf.classes import DatasetInfo
+from deeplab_tf.counts import NETWORK, STAGES
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, polygons
 from deeplab_tf.inference.segmenter import Segmentation
-from deeplab_tf.inference.stream import CRF, NETWORK
 
 # Formats by name: the suffix of their files, which lie in a folder of that name; `coco` is one file for all images.
 SUFFIXES = {"masks": ".png", "overlays": ".png", "probabilities": ".npz", "polygons": ".geojson", "coco": ""}
-_TITLES = {NETWORK: "network", CRF: "network + CRF"}
 
 
 def folder(form: str, stage: str) -> str:
@@ -94,6 +93,6 @@ def write(
 
 
 def _sheet(image: np.ndarray, results: Mapping[str, Segmentation], info: DatasetInfo) -> np.ndarray:
-    masks = {_TITLES[stage]: result.labels for stage, result in results.items()}
+    masks = {STAGES[stage]: result.labels for stage, result in results.items()}
     columns = {title: pictures.overlay(image, mask, info.palette) for title, mask in masks.items()}
     return pictures.panel({"image": image} | columns, info.class_names, info.palette, list(masks.values()))

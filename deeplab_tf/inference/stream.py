@@ -11,14 +11,12 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.counts import CRF, NETWORK
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
 from deeplab_tf.parallel import available_cores
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
-
-# The two stages of a segmentation; the second exists where the segmenter has a CRF.
-NETWORK, CRF = "network", "crf"
 
 _MOST_WORKERS = 4
 

@@ -10,11 +10,12 @@ import numpy as np
 import tqdm
 
 from deeplab_tf import files, pictures
+from deeplab_tf.counts import CRF, NETWORK
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import coco, prediction_files
 from deeplab_tf.inference.frames import CAMERA, Camera, Frame, frame_rate, frames_of_file, open_capture, opencv, take
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
-from deeplab_tf.inference.stream import CRF, NETWORK, segment_stream
+from deeplab_tf.inference.stream import segment_stream
 from deeplab_tf.stopping import StopRequest
 
 

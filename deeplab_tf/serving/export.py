@@ -9,13 +9,11 @@ from typing import Any
 import tensorflow as tf
 
 from deeplab_tf import files, model_card
+from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.inference.segmenter import Segmenter
 from deeplab_tf.serving.encoded import check_size, decode_or_explain, decode_upright
 from deeplab_tf.serving.outputs import Outputs
 from deeplab_tf.serving.warmup import write_warmup_requests
-
-# Pixels beyond an image's own size, in a batch of images of several sizes.
-PADDING_LABEL = 255
 
 # A photograph of 12 megapixels, as telephones take them, is below it.
 MAX_PIXELS = 1 << 24
@@ -103,7 +101,7 @@ class ServedSegmenter(tf.Module):
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
         with tf.control_dependencies([self._check_padding(served["sizes"])]):
             for output in self._outputs.names:
-                served[output] = served[output].to_tensor(PADDING_LABEL if output == "labels" else None)
+                served[output] = served[output].to_tensor(IGNORE_LABEL if output == "labels" else None)
         return served
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])

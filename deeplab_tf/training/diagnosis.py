@@ -109,13 +109,21 @@ def time_needed(seconds_per_update: float, updates: int, on_cpu: bool) -> str:
     seconds = seconds_per_update * updates
     if seconds < 120:
         return ""
-    line = f"{updates} updates of {seconds_per_update:.2g} s take about {_duration(seconds)}, validations not counted"
+    line = f"{updates} updates of {seconds_per_update:.2g} s take about {duration(seconds)}, validations not counted"
     if seconds > _DAY and on_cpu:
         line += (
             "; there is no GPU here: --backbone=efficientnet_lite0 --scales=1 --crop_size=257 makes an update much "
             "shorter, and --max_steps=500 is enough for a first look"
         )
     return line
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words, to the nearest unit."""
+    for size, name in ((_DAY, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 class Watch:
@@ -176,10 +184,3 @@ def tell(line: str) -> None:
 def _named(class_names: Sequence[str], indices: Sequence[int]) -> str:
     shown = ", ".join(class_names[index] for index in indices[:_MOST_NAMED])
     return shown + (f" and {len(indices) - _MOST_NAMED} more" if len(indices) > _MOST_NAMED else "")
-
-
-def _duration(seconds: float) -> str:
-    for size, name in ((_DAY, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} seconds"

@@ -263,7 +263,7 @@ def library(calls: Calls, monkeypatch) -> None:
     record("deeplab_tf.evaluation.scoring.score_folders", score)
     record("deeplab_tf.evaluation.scoring.id_table", "table")
     monkeypatch.setattr("deeplab_tf.evaluation.scoring.id_table", lambda value: value)
-    monkeypatch.setattr("deeplab_tf.evaluation.figures.named_subsets", lambda value: value)
+    monkeypatch.setattr("deeplab_tf.evaluation.tables.named_subsets", lambda value: value)
     one = types.SimpleNamespace(path="a.json", trimap={"widths": [1]})
     stored = types.SimpleNamespace(load=calls.stub("StoredEvaluation.load", one))
     chart = types.SimpleNamespace(savefig=lambda path, dpi: pathlib.Path(path).write_text(""))

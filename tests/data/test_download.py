@@ -1,32 +1,12 @@
 """Fetching archives, from a server on this machine."""
 
-import functools
 import hashlib
-import http.server
 import tarfile
-import threading
 
 import pytest
 
 from deeplab_tf.data.download import Archive, fetch
 from deeplab_tf.errors import UserError
-
-
-@pytest.fixture
-def served(tmp_path):
-    """A folder, and the address at which its files are served."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

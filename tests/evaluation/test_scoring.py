@@ -13,8 +13,8 @@ from PIL import Image
 from deeplab_tf.classes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import boundaries, evaluate, trimap
-from deeplab_tf.evaluation.figures import named_subsets
 from deeplab_tf.evaluation.scoring import MaskFolder, id_table, score_folders
+from deeplab_tf.evaluation.tables import named_subsets
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 

@@ -32,7 +32,7 @@ def test_results_are_those_of_one_image_at_a_time_in_order(segmenter, images, cr
     for (_, image), (_, same_image, results) in zip(images, found, strict=True):
         assert same_image is image
         unrefined = segmenter.without_crf(image)
-        np.testing.assert_array_equal(results[stream.NETWORK], unrefined.labels)
+        np.testing.assert_array_equal(results["network"], unrefined.labels)
         assert (stream.CRF in results) == (crf is not None)
         if crf:
             np.testing.assert_array_equal(results[stream.CRF], segmenter.refined(image, unrefined).labels)

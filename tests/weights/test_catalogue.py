@@ -1,11 +1,8 @@
 """Public weight files by name: found in the folder of weights, or fetched from a server on this machine."""
 
 import dataclasses
-import functools
 import hashlib
-import http.server
 import pathlib
-import threading
 import zipfile
 
 import numpy as np
@@ -22,23 +19,6 @@ from deeplab_tf.weights.catalogue import Address, PublicFile
 from tests.helpers import randomise
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def served(tmp_path):
-    """A folder, and the address at which its files are served."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_tf import files
 from deeplab_tf.counts import class_counts, f1, iou, precision, ratio, recall
-from deeplab_tf.evaluation.figures import Subsets, by_class, key, means, means_as_json, or_null, table, trimap_line
+from deeplab_tf.evaluation.tables import Subsets, by_class, key, means, means_as_json, or_null, table, trimap_line
 
 
 @dataclasses.dataclass(frozen=True)
