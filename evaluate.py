@@ -55,7 +55,9 @@ def main() -> None:
     if submission:
         print(f"           {result.images} masks for the server in {submission.folder}")
     if FLAGS.report_dir:
-        print(f"           {report(result, segmenter, examples)}, the report")
+        title = f"{FLAGS.model_dir} on {FLAGS.dataset} {FLAGS.val_split}"
+        page = evaluation.write_report(FLAGS.report_dir, result, segmenter, examples, title=title)
+        print(f"           {page}, the report")
     if other:
         comparison = evaluation.compare_with_run(result, other, FLAGS.compare, examples)
         print(f"\n{comparison.table(FLAGS.model_dir, FLAGS.compare)}")
@@ -66,22 +68,6 @@ def load_segmenter(model_dir: str | pathlib.Path):
     from deeplab_tf.inference import Segmenter
 
     return Segmenter.load(model_dir, crf=FLAGS.crf, **flags.inference_options())
-
-
-def report(evaluation, segmenter, examples) -> pathlib.Path:
-    """Writes the report to --report_dir."""
-    from deeplab_tf.evaluation import write_report
-
-    model = segmenter.model
-    settings = {
-        "data": f"{FLAGS.dataset} {FLAGS.val_split}",
-        "network": f"{model.backbone}, {model.head}, output stride {model.output_stride}",
-        "scales": ", ".join(f"{scale:g}" for scale in segmenter.scales)
-        + (", mirrored too" if segmenter.mirror else "")
-        + (", upside down too" if segmenter.vertical_flip else ""),
-    }
-    title = f"{FLAGS.model_dir} on {FLAGS.dataset} {FLAGS.val_split}"
-    return write_report(FLAGS.report_dir, evaluation, segmenter, examples, title=title, settings=settings)
 
 
 if __name__ == "__main__":

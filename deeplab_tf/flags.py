@@ -17,7 +17,7 @@ from absl import flags, logging
 from deeplab_tf import files
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError, extras_named
-from deeplab_tf.run_folder import DESCRIPTION_FILE, EVALUATION_FLAGS, read_flags
+from deeplab_tf.run_folder import DESCRIPTION_FILE, EVALUATION_FLAGS, INFERENCE_FLAGS, read_flags
 from deeplab_tf.training import recipe as recipes
 from deeplab_tf.training.recipe import Field, Recipe
 
@@ -121,7 +121,9 @@ _OTHERS = (
         False,
         "Refine with the dense CRF as well (its parameters: crf.json in the model_dir).",
     ),
-    _flag("inference", "limit", "integer", None, "Only the first images of the split, or of --input.", least=1),
+    _flag(
+        "inference", "limit", "integer", None, "Only this many images: the first of the split, or of --input.", least=1
+    ),
     _flag("evaluation", "report_dir", "string", None, "Write a report with charts and pictures there: index.html."),
     _flag(
         "evaluation",
@@ -352,18 +354,7 @@ TOPICS = dict.fromkeys(
 
 _RECIPE = tuple(field.name for field in recipes.fields())
 _PREPARE = ("dataset", "data_dir", "ignore_label", *(field.name for field in _OTHERS if field.topic == "prepare"))
-_INFERENCE = (
-    "model_dir",
-    "checkpoint",
-    "input_scale",
-    "eval_scales",
-    "eval_mirror",
-    "eval_vertical_flip",
-    "tile_size",
-    "tile_overlap",
-    "pad_to",
-    "eval_align_corners",
-)
+_INFERENCE = ("model_dir", "checkpoint", *INFERENCE_FLAGS.values())
 _SPLIT = ("dataset", "data_dir", "val_split", "limit")
 _NETWORK = ("backbone", "head", "output_stride", "scales", "atrous", "batch_norm", "average_pool", "dropout")
 
@@ -398,6 +389,8 @@ OBEYED = {
     "benchmarks/predict.py": (*_INFERENCE, "crf", "limit", "input", "format"),
     "benchmarks/step_cost.py": ("backbone", "head", "output_stride", "scales", "crop_size"),
 }
+# Flags that are told by a file where they are not given: their defaults do not count.
+_TOLD_BY_FILES = {"tools/convert_weights.py": ("dataset", *_NETWORK), "tools/score.py": ("dataset",)}
 _MOST_NAMED = 100  # of what a command has left out
 _HELP = ("--help", "-help", "-h")
 
@@ -458,7 +451,7 @@ def run(
     logging.set_verbosity(logging.WARNING)
     arguments = sys.argv[1:]
     if any(argument in _HELP for argument in arguments):
-        print(help_text(command, main.__globals__.get("__doc__") or ""))
+        print(help_text(command, main.__globals__.get("__doc__") or "", of_a_run))
         sys.exit(0)
     try:
         parse(arguments, command, required=required, of_a_run=of_a_run, writes=writes)
@@ -515,16 +508,21 @@ def parse(
         check_run(FLAGS.model_dir)
 
 
-def help_text(command: str, description: str) -> str:
+def help_text(command: str, description: str, of_a_run: bool = False) -> str:
     """The text of --help: what the command does, and the flags that it obeys, by topic."""
     width = min(120, shutil.get_terminal_size((120, 24)).columns)
     lines = [description.strip(), "", "Flags; --flagfile=FILE reads further ones, one a line:"]
+    if of_a_run:
+        lines[-1] = (
+            "Flags; those not given are the run's own (config.flags); --flagfile=FILE reads further ones, one a line:"
+        )
     for topic in TOPICS:
         fields = [FIELDS[name] for name in OBEYED[command] if FIELDS[name].topic == topic]
         lines += ["", f"{topic}:"] if fields else []
         for field in fields:
             named = f"--[no]{field.name}" if field.kind == "bool" else f"--{field.name}"
-            default = "" if field.default in (None, False, "") else f" ({_as_text(field.default)})"
+            has_default = field.default not in (None, False, "") and field.name not in _TOLD_BY_FILES.get(command, ())
+            default = f" ({_as_text(field.default)})" if has_default else ""
             choices = ", ".join(map(str, field.choices)) if field.kind == "enum" else ""
             text = field.help + (f" One of: {choices}." if choices else "") + default
             lines += textwrap.wrap(text, width, initial_indent=f"  {named:<24}  ", subsequent_indent=" " * 28)
@@ -552,17 +550,7 @@ def prepare_options() -> dict[str, object]:
 
 def inference_options() -> dict[str, object]:
     """The flags of inference as `Segmenter.load` takes them, without the CRF."""
-    return {
-        "checkpoint": FLAGS.checkpoint,
-        "input_scale": FLAGS.input_scale,
-        "scales": FLAGS.eval_scales,
-        "mirror": FLAGS.eval_mirror,
-        "vertical_flip": FLAGS.eval_vertical_flip,
-        "tile_size": FLAGS.tile_size,
-        "tile_overlap": FLAGS.tile_overlap,
-        "pad_to": FLAGS.pad_to,
-        "align_corners": FLAGS.eval_align_corners,
-    }
+    return {"checkpoint": FLAGS.checkpoint} | {option: FLAGS[flag].value for option, flag in INFERENCE_FLAGS.items()}
 
 
 def changed_of_the_run(model_dir: str | os.PathLike) -> dict[str, str]:

@@ -20,18 +20,7 @@ JSON_FILE = "model_card.json"
 _NO_LICENSE = "not stated; `--license` of train.py, or that line in config.flags, is for it"
 _SUMMARY = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
 # The flags of evaluate.py, by the key in an evaluation's "made_with".
-_FLAGS = {
-    "split": "val_split",
-    "limit": "limit",
-    "input_scale": "input_scale",
-    "scales": "eval_scales",
-    "mirror": "eval_mirror",
-    "vertical_flip": "eval_vertical_flip",
-    "align_corners": "eval_align_corners",
-    "tile_size": "tile_size",
-    "tile_overlap": "tile_overlap",
-    "pad_to": "pad_to",
-}
+_FLAGS = {"split": "val_split", "limit": "limit", **run_folder.INFERENCE_FLAGS}
 _DEFAULTS = {"input_scale": "1", "eval_align_corners": "true"}
 
 

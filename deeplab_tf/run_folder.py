@@ -56,6 +56,17 @@ def evaluation_files(name: str = "") -> EvaluationFiles:
     return EvaluationFiles(f"evaluation{suffix}.json", f"evaluation{suffix}_images.npz", f"overlays{suffix}")
 
 
+# The options of a `Segmenter`, as it takes and tells them, and the flags that give them.
+INFERENCE_FLAGS = {
+    "input_scale": "input_scale",
+    "scales": "eval_scales",
+    "mirror": "eval_mirror",
+    "vertical_flip": "eval_vertical_flip",
+    "tile_size": "tile_size",
+    "tile_overlap": "tile_overlap",
+    "pad_to": "pad_to",
+    "align_corners": "eval_align_corners",
+}
 # The flags that change what an evaluation measures, and the part of its name for a value unlike the run's own.
 _NAME_PARTS = {
     "dataset": "{}",

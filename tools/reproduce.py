@@ -94,14 +94,10 @@ class Row:
             "split": self.split or recipe.val_split,
             "limit": None,
             "checkpoint": f"ckpt-{recipe.max_steps}",
-            "input_scale": recipe.input_scale,
+            **recipe.inference_options(),
             "scales": list(scales),
-            "mirror": recipe.eval_mirror,
-            "vertical_flip": recipe.eval_vertical_flip,
             "tile_size": tiling and tiling.size,
             "tile_overlap": tiling and tiling.overlap,
-            "pad_to": recipe.pad_to,
-            "align_corners": recipe.eval_align_corners,
             "crf": crf.parameters if "crf" in self.settings else None,
         }
 

@@ -42,7 +42,7 @@ def write_report(
         segmenter: the one that was evaluated; segments the shown images again.
         examples: the ones that were evaluated, in the same order, as for `evaluate`.
         title: heads the page.
-        settings: further lines of the summary, by name.
+        settings: further entries of the summary, by name, beside the network and `evaluation.made_with`.
         pictures_each: how many of the best, of the median and of the worst images are shown.
 
     Returns:
@@ -67,7 +67,7 @@ def write_report(
     environment.filters["percent"] = lambda value: "" if np.isnan(value) else f"{100 * value:.2f}"
     page = environment.get_template("report.html").render(
         title=title,
-        settings={"images": evaluation.images, "seconds": f"{evaluation.seconds:.1f}", **(settings or {})},
+        settings=_summary(evaluation, segmenter) | dict(settings or {}),
         stages=evaluation.stages,
         columns=evaluation.columns(),
         means=all_means(evaluation.columns(), evaluation.class_names, evaluation.subsets),
@@ -80,6 +80,24 @@ def write_report(
     path = pathlib.Path(report_dir).expanduser() / REPORT_FILE
     files.write_text(path, page.encode(errors="replace").decode())  # a lone surrogate, as of a name that is not UTF-8
     return path
+
+
+def _summary(evaluation: Evaluation, segmenter: Segmenter) -> dict[str, str]:
+    """The way in which an evaluation was made, by name; options that are off are left out."""
+    model = segmenter.model
+    network = f"{model.backbone}, {model.head}, output stride {model.output_stride}"
+    made_with = {name: _as_text(value) for name, value in evaluation.made_with.items() if value not in (None, False)}
+    measured = {"images": str(evaluation.images), "seconds": f"{evaluation.seconds:.1f}"}
+    return {"network": network} | {name.replace("_", " "): text for name, text in made_with.items()} | measured
+
+
+def _as_text(value: Any) -> str:
+    """A value of `Evaluation.made_with` on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_as_text(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_as_text, value))
+    return f"{value:g}" if isinstance(value, float) else "yes" if value is True else str(value)
 
 
 def choose_images(scores: np.ndarray, each: int) -> dict[int, str]:

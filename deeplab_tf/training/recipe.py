@@ -23,6 +23,7 @@ from typing import Any
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.models.architectures import BACKBONES, OUTPUT_STRIDES, heads_of, layer_names
+from deeplab_tf.run_folder import INFERENCE_FLAGS
 
 
 def _setting(
@@ -108,7 +109,10 @@ class Recipe:
         choices=BACKBONES,
     )
     head: str = _model(
-        "string", "aspp_l", "The classifier: aspp_l, aspp_s, large_fov; linear (not VGG); fc_7x7_r4 ... (VGG)."
+        "string",
+        "aspp_l",
+        "The classifier: aspp_l, aspp_s, large_fov; ResNets also linear, aspp_6_12; VGG-16 also fc_7x7_r4, fc_4x4_r4, "
+        "fc_4x4_r8.",
     )
     output_stride: int = _model("integer", 8, "Pixels per score of the network: 8, 16 or 32.", choices=OUTPUT_STRIDES)
     scales: tuple[float, ...] = _model(
@@ -290,7 +294,11 @@ class Recipe:
         may_change=True,
     )
     overlays: int = _training(
-        "integer", 4, "Validation images to draw in TensorBoard at every validation.", least=0, may_change=True
+        "integer",
+        4,
+        "Validation images to draw: in TensorBoard at every validation, in overlays/ by an evaluation.",
+        least=0,
+        may_change=True,
     )
     license: str = _training(
         "string", "", "Licence of the trained weights, for the model card, such as Apache-2.0.", may_change=True
@@ -374,16 +382,7 @@ class Recipe:
 
     def inference_options(self) -> dict[str, Any]:
         """The options of `Segmenter` in validation and the last evaluation."""
-        return {
-            "input_scale": self.input_scale,
-            "scales": self.eval_scales,
-            "mirror": self.eval_mirror,
-            "vertical_flip": self.eval_vertical_flip,
-            "tile_size": self.tile_size,
-            "tile_overlap": self.tile_overlap,
-            "pad_to": self.pad_to,
-            "align_corners": self.eval_align_corners,
-        }
+        return {option: getattr(self, flag) for option, flag in INFERENCE_FLAGS.items()}
 
     @classmethod
     def from_flags(cls, flags: Mapping[str, str]) -> "Recipe":

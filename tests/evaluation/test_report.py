@@ -18,7 +18,8 @@ def reported(segmenter, make_examples, tmp_path_factory):
     with_crf = Segmenter(segmenter.model, DenseCRF(iterations=2), segmenter.info)
     examples = make_examples([(40, 56), (33, 33), (50, 41), (64, 20), (40, 56), (48, 48), (41, 44)])
     subsets = {"two": with_crf.class_names[1:3]}
-    evaluation = evaluate(with_crf, examples, trimap_widths=(1, 3, 9), subsets=subsets)
+    made_with = {"dataset": "shapes", "limit": None, **with_crf.settings}
+    evaluation = evaluate(with_crf, examples, trimap_widths=(1, 3, 9), subsets=subsets, made_with=made_with)
     folder = tmp_path_factory.mktemp("report")
     path = write_report(folder, evaluation, with_crf, examples, title="a <run> & its data", pictures_each=2)
     return evaluation, path
@@ -52,6 +53,13 @@ def test_the_screenshot_is_no_blank_page(page):
 
     screen = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")).reshape(-1, 3)
     assert len(np.unique(screen // 16, axis=0)) > 50 and (screen == 255).all(-1).mean() < 0.95
+
+
+def test_the_page_says_what_was_evaluated(page, segmenter):
+    text = page.locator("body").inner_text()
+    assert "network: resnet_tiny, linear, output stride 8 · dataset: shapes" in text and "scales: 1" in text
+    assert f"fingerprint: {segmenter.settings['fingerprint']}" in text and "iterations 2" in text
+    assert "mirror" not in text and "limit" not in text  # Not asked for.
 
 
 def test_the_figures_are_those_of_the_evaluation(page, reported):
