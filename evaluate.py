@@ -12,16 +12,16 @@ import pathlib
 
 from deeplab_tf import flags
 from deeplab_tf.flags import FLAGS
+from deeplab_tf.run_folder import check_run, evaluation_files, evaluation_name
 
 
 def main() -> None:
     """Evaluates, prints the table, writes `<model_dir>/evaluation.json`, a few overlays and what else is asked for."""
     if FLAGS.compare:
-        flags.check_run(FLAGS.compare, "--compare")
+        check_run(FLAGS.compare, "compare")
     from deeplab_tf import data, evaluation
     from deeplab_tf.data.catalogue import read_info
     from deeplab_tf.evaluation import tables
-    from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     segmenter = load_segmenter(model_dir)

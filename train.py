@@ -9,6 +9,7 @@ import shlex
 
 from deeplab_tf import flags
 from deeplab_tf.flags import FLAGS
+from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
 
 def main() -> None:
@@ -17,7 +18,6 @@ def main() -> None:
     from deeplab_tf import data, training
     from deeplab_tf.evaluation import evaluate_and_draw
     from deeplab_tf.inference import Segmenter
-    from deeplab_tf.run_folder import evaluation_files, evaluation_name
 
     model_dir = pathlib.Path(FLAGS.model_dir).expanduser()
     training.check_same_run(model_dir, recipe, FLAGS.dataset)

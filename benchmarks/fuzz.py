@@ -1,4 +1,4 @@
-"""Mutated files of strangers: each must be read, or refused by one line, whatever is done to it.
+"""Mutated files: each must be read, or refused by one line, whatever was done to it.
 
 python benchmarks/fuzz.py                                         10,000 files of each kind
 python benchmarks/fuzz.py --kind=weights,requests --count=500 --seed=7
@@ -7,8 +7,8 @@ python benchmarks/fuzz.py --kind=images --file=fuzz_failures/...  one file again
 Kinds: images, masks, weights, annotations, requests (files and pixels that an exported model is sent). Small whole
 files (benchmarks/fuzz_kinds.py) are mutated: bits flipped, bytes and numbers replaced, parts cut out, doubled, moved or
 taken from another file, headers exchanged; checksums are mended then in half of them, so that what they protect is
-reached. Worker processes read them. A file has failed when what it raises is no `UserError`, its answer is not good, it
-takes more memory or time than --megabytes or --seconds, or the worker dies. Failed files are kept in --keep.
+reached. Worker processes read them. A file has failed when reading it raises anything but a `UserError`, gives a wrong
+answer, takes more memory or time than --megabytes or --seconds, or ends the worker. Failed files are kept in --keep.
 """
 
 import collections

@@ -60,7 +60,7 @@ SETTINGS = {
 _DISK = 64 << 20  # bytes; a run has 13 MB
 _MOST_ROOM = 8e6  # bytes, on a full disk
 _PATIENCE = 300  # seconds, before a process counts as hanging
-_CRASHED = 70  # exit status: an exception that is no message to a user
+_CRASHED = 70  # exit status: an exception that is not a message to a user
 
 
 def _train(model_dir: pathlib.Path, data_dir: pathlib.Path, trouble: Trouble) -> None:

@@ -6,7 +6,6 @@ not obey is refused. The flags of a training are the fields of `deeplab_tf.train
 """
 
 import os
-import pathlib
 import shutil
 import sys
 import textwrap
@@ -17,7 +16,7 @@ from absl import flags, logging
 from deeplab_tf import files
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.errors import UserError, extras_named
-from deeplab_tf.run_folder import DESCRIPTION_FILE, EVALUATION_FLAGS, INFERENCE_FLAGS, read_flags
+from deeplab_tf.run_folder import EVALUATION_FLAGS, INFERENCE_FLAGS, check_run, read_flags
 from deeplab_tf.training import recipe as recipes
 from deeplab_tf.training.recipe import Field, Recipe
 
@@ -505,7 +504,7 @@ def parse(
         if FLAGS[name].value:
             files.check_folder(FLAGS[name].value, f"--{name}")
     if of_a_run:
-        check_run(FLAGS.model_dir)
+        check_run(FLAGS.model_dir, "model_dir")
 
 
 def help_text(command: str, description: str, of_a_run: bool = False) -> str:
@@ -581,18 +580,6 @@ def tell_left_out(lines: Sequence[str]) -> None:
     if lines:
         unnamed = f" ({len(lines) - _MOST_NAMED} of them not named here)" if len(lines) > _MOST_NAMED else ""
         raise UserError(f"{len(lines)} left out{unnamed}")
-
-
-def check_run(model_dir: str, name: str = "--model_dir") -> None:
-    """Refuses a folder that holds no run, without loading it.
-
-    Raises:
-        UserError: its description is missing.
-    """
-    if not (pathlib.Path(model_dir).expanduser() / DESCRIPTION_FILE).is_file():
-        raise UserError(
-            f"{name}={model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py writes it there"
-        )
 
 
 def _refuse_disobeyed(arguments: Sequence[str], command: str) -> None:

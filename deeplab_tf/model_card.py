@@ -80,7 +80,7 @@ def write(folder: str | os.PathLike, card: Mapping[str, Any]) -> None:
 
 def update(model_dir: str | os.PathLike) -> None:
     """Writes the card of a run into its folder; of another folder, nothing."""
-    if (pathlib.Path(model_dir).expanduser() / run_folder.DESCRIPTION_FILE).is_file():
+    if run_folder.is_run(model_dir):
         write(pathlib.Path(model_dir).expanduser(), of_run(model_dir))
 
 
@@ -167,7 +167,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "## Classes and data",
         f"Trained on {card['data']['dataset']} {card['data']['train_split'] or '(split unknown)'}. Classes by label: "
         + ", ".join(f"{i} {_plain(name)}" for i, name in enumerate(names))
-        + f"; {classes['ignore_label']} is no class. Colours are in `{JSON_FILE}`.",
+        + f"; {classes['ignore_label']} is not a class. Colours are in `{JSON_FILE}`.",
     ]
     if card.get("training"):
         flags = "\n".join(f"--{name}={value}" for name, value in card["training"]["flags"].items())

@@ -207,8 +207,7 @@ def check_lossless(image: Image.Image, source: str) -> None:
     compression = image.info.get("compression", "")
     if image.format in ("JPEG", "MPO") or "jpeg" in str(compression):
         raise UserError(
-            f"{source}: the mask is compressed as JPEG, which changes labels; make it anew as PNG from what it was "
-            "made of"
+            f"{source}: the mask is compressed as JPEG, which changes labels; make it again, as PNG, from its source"
         )
 
 

@@ -221,15 +221,36 @@ def write_description(
     files.write_json(pathlib.Path(model_dir) / DESCRIPTION_FILE, content)
 
 
+def is_run(model_dir: str | os.PathLike) -> bool:
+    """Whether a folder holds a run, by its description."""
+    return (pathlib.Path(model_dir).expanduser() / DESCRIPTION_FILE).is_file()
+
+
+def check_run(model_dir: str | os.PathLike, name: str = "") -> None:
+    """Refuses a folder that holds no run, without loading it.
+
+    Args:
+        model_dir: the folder.
+        name: of the flag that gives it, for the message.
+
+    Raises:
+        UserError: its description is missing.
+    """
+    if not is_run(model_dir):
+        raise UserError(
+            f"{f'--{name}=' * bool(name)}{model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py "
+            "writes it there"
+        )
+
+
 def read_description(model_dir: str | os.PathLike) -> dict[str, Any]:
     """The description of a run's network, as `write_description` wrote it: {"model", "classes"}, perhaps "train_masks".
 
     Raises:
         UserError: the folder holds no run, or the file is damaged.
     """
+    check_run(model_dir)
     path = pathlib.Path(model_dir).expanduser() / DESCRIPTION_FILE
-    if not path.is_file():
-        raise UserError(f"{model_dir} holds no trained model: {DESCRIPTION_FILE} is missing; train.py writes it there")
     content = _read_json(path)
     if not (isinstance(content.get("model"), dict) and isinstance(content.get("classes"), dict)):
         raise UserError(f"{path} is damaged; the command that trained this run writes it again")

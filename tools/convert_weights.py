@@ -16,7 +16,7 @@ import sys
 from deeplab_tf import flags
 from deeplab_tf.errors import UserError
 from deeplab_tf.flags import FLAGS
-from deeplab_tf.run_folder import DESCRIPTION_FILE
+from deeplab_tf.run_folder import is_run
 
 _DATASETS_BY_CLASSES = {21: "voc2012", 19: "cityscapes"}
 
@@ -33,7 +33,7 @@ def main() -> None:
         raise UserError("--initial_weights is missing: give a file or a name; --list shows the names")
     if not FLAGS.output and not FLAGS.model_dir:
         raise UserError("nothing to write: give --model_dir=runs/x for a run, or --output=x.weights.h5, or both")
-    if FLAGS.model_dir and (pathlib.Path(FLAGS.model_dir).expanduser() / DESCRIPTION_FILE).exists():
+    if FLAGS.model_dir and is_run(FLAGS.model_dir):
         raise UserError(f"--model_dir={FLAGS.model_dir} holds a run already; give another folder")
     from deeplab_tf import DeepLab, weights
 

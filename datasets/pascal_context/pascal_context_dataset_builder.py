@@ -22,7 +22,7 @@ def _read_label_map(data: bytes, source: str, with_background: bool) -> Mask:
     """Merges the 459 classes: the other 400 are background, class 0, or without a label."""
     labels = read_mat(data, source, "LabelMap")
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 2 or labels.min() < 0:
-        raise UserError(f"{source}: its LabelMap is no label for each pixel; replace or remove the file")
+        raise UserError(f"{source}: its LabelMap does not hold one label for each pixel; replace or remove the file")
     if labels.max() > _CLASSES_OF_THE_FILES:
         raise UserError(f"{source}: holds the label {labels.max()}; expected at most {_CLASSES_OF_THE_FILES}")
     table = np.full(_CLASSES_OF_THE_FILES + 1, 0 if with_background else IGNORE_LABEL, np.uint8)

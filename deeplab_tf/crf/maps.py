@@ -230,7 +230,7 @@ def read_array(path: str | os.PathLike) -> np.ndarray | dict:
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise UserError(f"{path}: cannot be read as a NumPy file ({_line(error)})") from error
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path}: cannot be read as a NumPy file ({name} is no array)")
+        raise UserError(f"{path}: cannot be read as a NumPy file ({name} is not an array)")
     return array
 
 

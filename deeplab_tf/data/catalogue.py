@@ -123,7 +123,7 @@ def prepared_directory(name: str, data_dir: str | os.PathLike | None = None) -> 
 
 
 def warn_if_outdated(directory: str | os.PathLike) -> None:
-    """Says so where an earlier version of this project prepared a data set otherwise than it would today."""
+    """Warns where a data set was prepared by an earlier version, otherwise than it would be today."""
     if _version(directory) < _version(PREPARED_VERSION):
         _log.warning(
             "%s: prepared by an earlier version, which did not turn photographs as their EXIF orientation says and "

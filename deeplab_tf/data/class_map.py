@@ -9,7 +9,7 @@ it is made of:
     person
     ignore = unclear, *
 
-"person" alone is short for "person = person". "ignore" (or "void", "unlabelled") is no class: its pixels get no label.
+"person" alone is short for "person = person". Pixels of "ignore" (or "void", "unlabelled") get no label.
 "*" stands for all old classes that are named nowhere. Old classes are names: of --class_names, of the colour table, or
 the labels of polygons; where masks hold indices and no names are given, they are the values in the mask. The same as
 JSON: {"background": ["background", "sky"], "vehicle": ["car", "truck"], ...}.

@@ -50,7 +50,7 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     def decode_palette():
         pixels_at = header[10] + 256 * header[11] + 65536 * header[12]
         palette_at = 14 + header[14] + 256 * header[15]
-        # Within the file: TensorFlow's error for a place beyond it has bytes of the file in it, which are no text.
+        # Within the file: TensorFlow's error for a place beyond it has bytes of the file in it, which are not text.
         palette_at = tf.minimum(palette_at, tf.strings.length(encoded))
         palette_bytes = tf.maximum(pixels_at - palette_at, 0)
         colors = tf.io.decode_raw(tf.strings.substr(encoded, palette_at, palette_bytes), tf.uint8)

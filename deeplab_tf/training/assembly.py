@@ -182,7 +182,7 @@ def _train_masks(model_dir: pathlib.Path, directory, recipe: Recipe, chief: bool
     if not recipe.train_masks:
         return None
     masks = prepare_train_masks(directory, recipe.train_split, recipe.train_masks, missing=recipe.train_masks_missing)
-    if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
+    if run_folder.checkpoints(model_dir) and run_folder.is_run(model_dir):
         then = run_folder.read_description(model_dir).get("train_masks", {}).get("fingerprint")
         if then != masks.description["fingerprint"]:
             raise UserError(
@@ -200,7 +200,7 @@ def _model(model_dir: pathlib.Path, num_classes: int, recipe: Recipe, chief: boo
     A run that resumes does not need the initial weights, whose files may be gone.
     """
     report = None
-    if run_folder.checkpoints(model_dir) and (model_dir / run_folder.DESCRIPTION_FILE).is_file():
+    if run_folder.checkpoints(model_dir) and run_folder.is_run(model_dir):
         model = DeepLab.of_run(model_dir)
     else:
         model, report = initial_model(recipe, num_classes)

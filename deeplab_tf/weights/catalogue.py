@@ -23,7 +23,7 @@ def get(name: str) -> PublicFile | None:
 
 
 def similar(name: str) -> str:
-    """A hint for a name that is no file: the names of the catalogue that are like it, if any."""
+    """A hint for a name that is not a file: the names of the catalogue that are like it, if any."""
     names = difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(names)}?" if names else ""
 
