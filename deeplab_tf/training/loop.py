@@ -259,7 +259,7 @@ def _write(scalars: Mapping[str, float], events: tf.summary.SummaryWriter, step:
 
 
 def _shown(scalars: Mapping[str, float], validation: Mapping[str, float]) -> dict[str, str]:
-    """What the line of progress shows of a loop and of the last validation."""
+    """Entries of the line of progress, of a loop and of the last validation."""
     shown = {"loss": f"{scalars['loss/total']:.3f}", "lr": f"{scalars['learning_rate']:.2e}"}
     shown["images/s"] = f"{scalars['images_per_second']:.1f}"
     if "mean_iou" in validation:

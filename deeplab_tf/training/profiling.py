@@ -1,4 +1,4 @@
-"""What updates cost: a profile of some of them, for TensorBoard, and the most memory used."""
+"""The cost of updates: a profile of some of them, for TensorBoard, and the most memory used."""
 
 import pathlib
 import resource
