@@ -196,8 +196,8 @@ def restore_newest(checkpoint: Any, paths: Iterable[str]) -> str | None:
             print(f"checkpoint {path} cannot be read and is passed over: {reason}", file=sys.stderr)
     if paths:
         raise UserError(
-            f"none of the {len(paths)} checkpoints in {os.path.dirname(paths[0])} can be read; use another checkpoint or "
-            "--model_dir; where that folder is deleted, a training starts from the beginning"
+            f"none of the {len(paths)} checkpoints in {os.path.dirname(paths[0])} can be read; use another checkpoint "
+            "or --model_dir; where that folder is deleted, a training starts from the beginning"
         )
     return None
 
