@@ -120,7 +120,7 @@ class Masks:
 
     def read(self, name: str, content: bytes) -> None:
         """Reads it as its name says."""
-        from deeplab_tf.crf.maps import MapReader
+        from deeplab_tf.crf.map_files import MapReader
         from deeplab_tf.data import masks
 
         path = self._path.with_name(name)

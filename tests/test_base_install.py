@@ -56,7 +56,14 @@ _BASE_MODULES = (
         "crf.searching",
         "crf.search_result",
     ),
-    *("evaluation", "evaluation.scoring", "evaluation.trimap", "training.recipe", "data.catalogue"),
+    *(
+        "evaluation",
+        "evaluation.scoring",
+        "evaluation.tables",
+        "evaluation.trimap",
+        "training.recipe",
+        "data.catalogue",
+    ),
 )
 
 

@@ -2,7 +2,7 @@
 
 from deeplab_tf.crf.dense_crf import DenseCRF, Iteration
 from deeplab_tf.crf.label_maps import label_probabilities
-from deeplab_tf.crf.maps import MapReader
+from deeplab_tf.crf.map_files import MapReader
 from deeplab_tf.crf.refining import refine_many
 from deeplab_tf.crf.search_result import SearchResult
 from deeplab_tf.crf.searching import search

@@ -15,9 +15,9 @@ import tqdm
 from PIL import Image
 
 from deeplab_tf import beam
-from deeplab_tf.crf import maps
+from deeplab_tf.crf import map_files
 from deeplab_tf.crf.dense_crf import DenseCRF
-from deeplab_tf.crf.maps import MapReader
+from deeplab_tf.crf.map_files import MapReader
 from deeplab_tf.errors import UserError
 from deeplab_tf.files import written_aside
 from deeplab_tf.parallel import available_cores, in_order
@@ -117,7 +117,7 @@ def pair_maps(
         raise UserError(f"{map_dir}: no such folder")
     found = collections.defaultdict(list)
     for path in sorted(map_dir.iterdir()):
-        if path.suffix.lower() in maps.SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in map_files.SUFFIXES and not path.name.startswith("."):
             found[path.stem].append(path)
     same_stem = collections.Counter(path.stem for path in images)
     pairs, left_out = [], []
@@ -129,7 +129,9 @@ def pair_maps(
             names = " and ".join(path.name for path in candidates)
             left_out.append(f"{image}: {map_dir} holds {names}; expected one of each stem")
         elif not candidates:
-            left_out.append(f"{image}: has no map in {map_dir}; expected {image.stem} and {' or '.join(maps.SUFFIXES)}")
+            left_out.append(
+                f"{image}: has no map in {map_dir}; expected {image.stem} and {' or '.join(map_files.SUFFIXES)}"
+            )
         else:
             pairs.append((image, candidates[0]))
     if not pairs:

@@ -1,4 +1,8 @@
-"""Fetching raw files from where their authors publish them."""
+"""Fetching raw files from where their authors publish them.
+
+`keras.utils.get_file` would unpack into another folder, write to /tmp where the folder cannot be written, wait without
+end for a server, and compare whole checksums only.
+"""
 
 import dataclasses
 import hashlib

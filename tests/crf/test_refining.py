@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_tf.crf import DenseCRF, MapReader, maps, refine_many
+from deeplab_tf.crf import DenseCRF, MapReader, map_files, refine_many
 from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
 
@@ -287,7 +287,7 @@ def test_damaged_arrays_are_one_line(content, tmp_path):
         archive.writestr("probabilities.npy", b"no array")  # np.load gives the bytes
     for name in ("a.npy", "a.npz", "b.npz"):
         with pytest.raises(UserError, match=f"{name}: cannot be read as a NumPy file") as raised:
-            maps.read_array(tmp_path / name)
+            map_files.read_array(tmp_path / name)
         assert "\n" not in str(raised.value)
 
 
@@ -298,19 +298,19 @@ def test_no_code_of_a_map_is_run(folders):
 
     np.save(folders / "maps/a.npy", {"keys": Harm(), "cam": np.zeros(3)})
     with pytest.raises(UserError, match="a.npy: holds a .*mkdir; expected arrays, numbers"):
-        maps.read_array(folders / "maps/a.npy")
+        map_files.read_array(folders / "maps/a.npy")
     assert not (folders / "harm").exists()
     np.save(folders / "maps/a.npy", {"keys": Harm()})
     content = (folders / "maps/a.npy").read_bytes()
     (folders / "maps/a.npy").write_bytes(content.replace(b"mkdir", b"mk\nir"))
     with pytest.raises(UserError, match="a.npy") as raised:
-        maps.read_array(folders / "maps/a.npy")
+        map_files.read_array(folders / "maps/a.npy")
     assert "\n" not in str(raised.value)
     damaged = pickle.dumps({"keys": np.arange(3)})
     for cut in range(0, len(damaged), 7):
         (folders / "maps/a.npy").write_bytes((folders / "maps/a.npy").read_bytes()[:128] + damaged[:cut])
         with pytest.raises(UserError, match="a.npy"):
-            maps.read_array(folders / "maps/a.npy")
+            map_files.read_array(folders / "maps/a.npy")
 
 
 def test_turned_photographs(small, folders):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab_tf.crf import maps
+from deeplab_tf.crf import map_files
 from deeplab_tf.weights import torch_archive
 
 LAYOUTS = pytest.mark.parametrize("new_layout", [True, False], ids=["zip", "legacy"])
@@ -148,7 +148,7 @@ def test_a_compressed_or_endless_member_is_refused(tmp_path):
         torch_archive.load(tmp_path / "none.pth")
 
 
-@pytest.mark.parametrize("unpickler", [torch_archive._Unpickler, maps._ArrayUnpickler])
+@pytest.mark.parametrize("unpickler", [torch_archive._Unpickler, map_files._ArrayUnpickler])
 def test_a_pickle_cannot_ask_for_memory(unpickler):
     """LONG_BINPUT 2^28 - 1: pickle in C takes 4 GB for it."""
     tracemalloc.start()
