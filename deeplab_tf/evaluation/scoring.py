@@ -20,7 +20,7 @@ from deeplab_tf.parallel import available_cores, in_order
 # What the values in the files of a data set mean: {value: class}. Values that are missing are not classes.
 ID_TABLES = {"cityscapes": CITYSCAPES_TRAIN_IDS}
 
-_MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+_MASKS = tuple(sorted(pictures.SUFFIXES - {".jpeg", ".jpg"}))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -207,7 +207,7 @@ def test_names_what_is_wrong(folders, tmp_path):
     predictions, labels = folders
     with pytest.raises(UserError, match="nowhere: no such folder"):
         score_folders(MaskFolder("nowhere"), MaskFolder(labels))
-    with pytest.raises(UserError, match="expected names that end in _x.png or"):
+    with pytest.raises(UserError, match="expected names that end in _x.* or .png or"):
         score_folders(MaskFolder(predictions, "_x"), MaskFolder(labels))
     write(predictions, {"b/0": np.zeros((4, 4), np.uint8)})
     with pytest.raises(UserError, match="holds .*0.png and .*b/0.png"):
