@@ -61,6 +61,7 @@ def photographs() -> dict[str, bytes]:
         "still.gif": encoded(picture("L"), "GIF"),
         "lossless.webp": encoded(picture("RGBA"), "WEBP", lossless=True, exif=exif),
         "lossy.webp": encoded(picture(), "WEBP"),
+        "animated.webp": encoded(picture(), "WEBP", save_all=True, append_images=[picture().rotate(90)]),
         "plain.ppm": encoded(picture(), "PPM"),
     }
 

@@ -9,6 +9,7 @@ import glob
 import io
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,11 +20,13 @@ from deeplab_tf.errors import UserError
 
 # Photographs are found by these, in whatever case. What counts when they are read is the content.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MOST_SCANS = 100  # of a JPEG, each of which may go over all pixels in a few bytes; programs write up to 20 or so
 OPACITY = 0.6  # of the colours of the classes over a photograph
 
 _ROW, _MARGIN = 18, 4  # height of a line of text and space between pictures, pixels
 _CELL, _COLUMNS = 220, 6  # longer side of a picture on a contact sheet, pixels, and pictures in a row
 _NO_LABEL = (255, 255, 255)
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the header of a JPEG's scan
 _TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,8 +52,13 @@ def open_image(file: str | os.PathLike | bytes, source: str = "", load: bool = T
     source, content = _named_content(file, source)
     try:
         image = Image.open(io.BytesIO(content))
+        scans = len(_SCAN.findall(content)) if image.format in ("JPEG", "MPO") else 0
+        if scans > MOST_SCANS:
+            raise UserError(f"{source}: found a JPEG of {scans} scans, expected at most {MOST_SCANS}")
         if load:
             image.load()
+    except UserError:
+        raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         if reason.startswith("cannot identify image file"):

@@ -56,6 +56,9 @@ DECODABLE = {
     "webp": encoded(photograph(), "WEBP", quality=80),
     "webp lossless": encoded(photograph(), "WEBP", lossless=True),
     "webp rgba": encoded(_transparent("RGBA"), "WEBP", lossless=True),
+    "webp animated": encoded(photograph(), "WEBP", lossless=True, save_all=True, append_images=[_PALETTE]),
+    "webp animated lossy": encoded(photograph(), "WEBP", save_all=True, append_images=[photograph().rotate(90)]),
+    "webp animated rgba": encoded(_transparent("RGBA"), "WEBP", lossless=True, save_all=True, append_images=[_PALETTE]),
     "jpeg": encoded(photograph(), "JPEG", quality=95, subsampling=0),
     "jpeg subsampled": encoded(photograph(), "JPEG", quality=75, subsampling=2),
     "jpeg progressive": encoded(photograph(), "JPEG", progressive=True),
@@ -72,3 +75,10 @@ OTHERS = {
     "bmp 1 bit": encoded(photograph().convert("1"), "BMP"),
     "ppm": encoded(photograph(), "PPM"),
 }
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan, of a few bytes, comes `count` times more; each goes over all pixels."""
+    file = encoded(photograph().convert("L"), "JPEG", progressive=True)
+    start, end = file.rindex(b"\xff\xda"), len(file) - 2
+    return file[:end] + count * file[start:end] + file[end:]

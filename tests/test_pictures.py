@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from deeplab_tf import pictures
 from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import read_labels, read_photograph
-from tests.pictures import DECODABLE, OTHERS, encoded, photograph
+from tests.pictures import DECODABLE, OTHERS, encoded, many_scans, photograph
 
 DEEP = np.random.default_rng(0).integers(0, 1 << 16, (20, 30)).astype(np.uint16)
 
@@ -99,6 +99,13 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="nowhere.png: cannot be read as an image .No such file"):
         read_photograph(tmp_path / "nowhere.png")
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    """One of a megabyte and 16 megapixels took minutes."""
+    with pytest.raises(UserError, match="x.jpg: found a JPEG of 1006 scans, expected at most 100"):
+        read_photograph(many_scans(1000), "x.jpg")
+    assert read_photograph(many_scans(90)).shape == (40, 57, 3)
 
 
 def test_label_maps_of_every_kind():

@@ -10,7 +10,7 @@ DCT_METHOD = "INTEGER_ACCURATE"
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG, PNG, BMP or WebP, or the first frame of a GIF.
+    """Decodes a JPEG, PNG or BMP, or the first frame of a GIF or WebP.
 
     Grey, palette and CMYK images become RGB, 16 bits a channel their higher 8; transparency is left out.
 
@@ -30,12 +30,33 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
         [
             (tf.io.is_jpeg(encoded), lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT_METHOD)),
             (is_bmp, lambda: _decode_bmp(encoded)),
-            # Told to give 3 channels, TensorFlow refuses a WebP that has transparency.
-            (is_webp, lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3]),
+            (is_webp, lambda: _decode_webp(encoded)),
         ],
         default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """TensorFlow refuses 3 channels of one with transparency, and left to choose, crashes at an animation without it.
+
+    (It writes four channels to the memory of three.) So an animation is said to be transparent, and asked for four.
+    """
+    header = tf.strings.substr(encoded, 0, 21) + b"\0" * 21
+    flags = tf.cast(tf.io.decode_raw(tf.strings.substr(header, 20, 1), tf.uint8)[0], tf.int32)
+    is_animation = (tf.strings.substr(header, 12, 4) == b"VP8X") & (flags & 2 > 0)
+
+    def decode_animation():
+        with_transparency = tf.constant([bytes([value | 16]) for value in range(256)])[flags]
+        rest = tf.strings.substr(encoded, 21, tf.strings.length(encoded))
+        again = tf.strings.join([tf.strings.substr(encoded, 0, 20), with_transparency, rest])
+        return tf.io.decode_image(again, channels=4, expand_animations=False)
+
+    return tf.cond(
+        is_animation,
+        decode_animation,
+        lambda: tf.io.decode_image(encoded, channels=0, expand_animations=False),
+    )[..., :3]
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Encoded images in a graph: what a file says of its size and its orientation, before and after it is decoded.
 
 The graph must go on whatever it is sent: what is not an image, or is larger than the limit, is refused by an error that
-says so, from the first bytes of the file and before any memory is taken for its pixels. `decode_upright` raises it,
+says so, from a look at the file and before any memory is taken for its pixels. `decode_upright` raises it,
 `decode_or_explain` returns it.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from deeplab_tf.data.decoding import decode_image
+from deeplab_tf.pictures import MOST_SCANS
 
 # EXIF data come after few other segments of a file. More than so many are not searched: each takes some microseconds.
 _MOST_SEGMENTS = 64
@@ -37,7 +38,7 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: when run: it is not such a file, is damaged, or too large.
     """
-    with tf.control_dependencies([check_size(*_size(encoded), max_pixels)]):
+    with tf.control_dependencies([check_size(*_size(encoded), max_pixels), _check_scans(encoded)]):
         encoded = tf.identity(encoded)
     image = decode_image(encoded)
     return turned_upright(image, exif_orientation(encoded))
@@ -84,6 +85,20 @@ def check_size(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Opera
 
 def _expected_pixels(max_pixels: int) -> str:
     return f"expected an image of at least one and at most {max_pixels} pixels (--max_pixels of the export); found"
+
+
+def _check_scans(encoded: tf.Tensor) -> tf.Operation:
+    """The operation that refuses a JPEG of more than `MOST_SCANS` scans; see `pictures.open_image`."""
+
+    def number_of_scans() -> tf.Tensor:
+        values = tf.io.decode_raw(encoded + b"\0\0\0\0", tf.uint8)
+        mark, kind, high, low, channels = (values[i : tf.size(values) - 4 + i] for i in range(5))
+        is_scan = (mark == 0xFF) & (kind == 0xDA) & (high == 0)
+        is_scan &= (channels >= 1) & (channels <= 4) & (low == 6 + 2 * channels)
+        return tf.math.count_nonzero(is_scan, dtype=tf.int32)
+
+    scans = tf.cond(tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff", number_of_scans, lambda: 0)
+    return tf.debugging.Assert(scans <= MOST_SCANS, [f"expected a JPEG of at most {MOST_SCANS} scans; found", scans])
 
 
 def _size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -12,6 +12,7 @@ from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.pictures import read_photograph
 from deeplab_tf.serving import ServedSegmenter
 from deeplab_tf.serving.encoded import decode_upright
+from tests.pictures import many_scans
 
 MAX_PIXELS = 4000
 decode = tf.function(
@@ -106,6 +107,23 @@ def test_few_segments_are_searched_for_exif():
     file = encoded(picture(), "JPEG", exif=exif)
     file = file[:2] + b"\xff\xfe\0\2" * 30 + file[2:]
     np.testing.assert_array_equal(decode(file), rgb(file))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    """One of a megabyte and 16 megapixels took minutes."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)at most 100 scans.*1006"):
+        decode(many_scans(1000))
+    np.testing.assert_array_equal(decode(many_scans(90)), rgb(many_scans(90)))
+
+
+def test_an_animated_webp_is_its_first_frame():
+    """TensorFlow alone writes beyond its memory and ends the server."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = {"save_all": True, "append_images": [picture().rotate(180)], "lossless": True, "exif": exif}
+    np.testing.assert_array_equal(
+        decode(encoded(picture(), "WEBP", **frames)), rgb(encoded(picture(), "WEBP", **frames))
+    )
 
 
 def gif_frame(height: int, width: int, before: bytes = b"") -> bytes:
