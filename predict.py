@@ -37,9 +37,11 @@ def predict_photographs() -> None:
     made = predict(load_segmenter(), inputs, output_dir(), formats, beam_pipeline_options=FLAGS.beam_pipeline_options)
     before = f", {made.done_before} had been done before" if made.done_before else ""
     print(f"segmented  {made.images} of {len(inputs)} images in {made.seconds:.1f} s{before}")
-    print(f"written    {', '.join(formats)} to {made.output_dir}")
+    if made.images or made.done_before:
+        print(f"written    {', '.join(formats)} to {made.output_dir}")
     if made.unreadable:
-        raise UserError(f"{len(made.unreadable)} files left out: " + "; ".join(made.unreadable))
+        number = "1 file" if len(made.unreadable) == 1 else f"{len(made.unreadable)} files"
+        raise UserError(f"{number} left out: " + "; ".join(made.unreadable))
     if made.stopped:
         raise KeyboardInterrupt
 
@@ -61,7 +63,9 @@ def predict_frames() -> None:
     )
     if made.expected and made.frames < made.expected and not made.stopped:
         print(f"note       {FLAGS.input} says it has {made.expected} frames; the others could not be decoded")
-    print(f"written    {made.overlay or ', '.join(formats) + ' to ' + str(output_dir())}")
+    of_frames = ", ".join(form for form in formats if form != "overlays")
+    places = ([str(made.overlay)] if made.overlay else []) + ([f"{of_frames} to {output_dir()}"] if of_frames else [])
+    print(f"written    {'; '.join(places)}")
 
 
 def load_segmenter():

@@ -5,6 +5,7 @@ Every command takes every flag from a flagfile, so that one flagfile serves them
 not obey is refused. The flags of a training are the fields of `deeplab_tf.training.Recipe`; the others stand here.
 """
 
+import logging as python_logging
 import os
 import shutil
 import sys
@@ -447,6 +448,7 @@ def run(
         writes: names of the flags whose folders the command writes to.
     """
     logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(python_logging.Formatter("note       %(message)s"))
     logging.set_verbosity(logging.WARNING)
     arguments = sys.argv[1:]
     if any(argument in _HELP for argument in arguments):
@@ -500,6 +502,8 @@ def parse(
         value = FLAGS[name].value
         if FIELDS[name].kind == "file" and value and not os.path.isfile(os.path.expanduser(value)):
             raise UserError(f"--{name}={value}: found no such file")
+    if "tile_size" in OBEYED[command]:
+        recipes.check_tiles(FLAGS.tile_size, FLAGS.tile_overlap)
     for name in writes:
         if FLAGS[name].value:
             files.check_folder(FLAGS[name].value, f"--{name}")

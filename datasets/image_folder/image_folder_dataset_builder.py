@@ -148,7 +148,9 @@ class Builder(SegmentationBuilder, skip_registration=True):
 
     def _mask_pairs(self, folder: pathlib.Path) -> list[FilePair]:
         """Images and mask files of a folder; names below it, without the folders of images."""
-        decode = functools.partial(class_map.read_mapped_mask, table=self._table, values=self._values)
+        decode = functools.partial(
+            class_map.read_mapped_mask, table=self._table, values=self._values, num_classes=len(self._classes[0])
+        )
         items = []
         for images, mask_files in pair_folders(folder):
             prefix = images.parent.relative_to(folder) if images != folder else pathlib.PurePath()

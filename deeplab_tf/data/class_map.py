@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deeplab_tf.classes import IGNORE_LABEL
-from deeplab_tf.data.masks import VOID, ColorTable, Mask, check_class_names, lines_of, read_mask
+from deeplab_tf.classes import IGNORE_LABEL, MAX_CLASSES
+from deeplab_tf.data.masks import VOID, ColorTable, Mask, check_class_names, check_indices, lines_of, read_mask
 from deeplab_tf.errors import UserError
 
 _REST = "*"
@@ -131,7 +131,11 @@ def _as_list(olds) -> list:
 
 
 def read_mapped_mask(
-    data: bytes, source: str, table: ColorTable | None = None, values: np.ndarray | None = None
+    data: bytes,
+    source: str,
+    table: ColorTable | None = None,
+    values: np.ndarray | None = None,
+    num_classes: int = MAX_CLASSES,
 ) -> Mask:
     """Reads a mask file as class indices.
 
@@ -140,6 +144,7 @@ def read_mapped_mask(
         source: its name, for messages.
         table: the classes of its colours; None: it holds indices.
         values: int16 [256], the new index of each value, -1 for a value that may not occur; None: they stay.
+        num_classes: where they stay, the number of classes.
 
     Raises:
         UserError: it cannot be read, holds a value that may not occur, or its edges are smoothed.
@@ -153,6 +158,7 @@ def read_mapped_mask(
             "neighbour)"
         )
     if values is None:
+        check_indices(mask.indices, num_classes, source, "; if {value} means no label, give --ignore_label={value}")
         return mask
     mapped = values[mask.indices]
     if (mapped == _UNKNOWN).any():

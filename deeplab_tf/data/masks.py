@@ -155,8 +155,14 @@ def _read_indices(data: bytes, source: str, table: ColorTable | None) -> Mask:
     return Mask(indices, data if _is_8_bit_grey_png(data) else None)
 
 
-def check_indices(indices: np.ndarray, num_classes: int, source: str) -> np.ndarray:
+def check_indices(indices: np.ndarray, num_classes: int, source: str, advice: str = "") -> np.ndarray:
     """Checks that a mask holds classes and the ignore label only.
+
+    Args:
+        indices: uint8 [H, W].
+        num_classes: of the data set.
+        source: the name of the file, for messages.
+        advice: what to do about another value, which takes the place of "{value}".
 
     Returns:
         int64 [256], the number of pixels of each value.
@@ -169,7 +175,7 @@ def check_indices(indices: np.ndarray, num_classes: int, source: str) -> np.ndar
     if wrong:
         raise UserError(
             f"{source}: {counts[wrong[0]]} pixels of the mask have the value {wrong[0]}; expected classes 0 to "
-            f"{num_classes - 1}, or {IGNORE_LABEL} for no label"
+            f"{num_classes - 1}, or {IGNORE_LABEL} for no label{advice.format(value=wrong[0])}"
         )
     return counts
 

@@ -40,8 +40,8 @@ class Tiling:
         self.overlap = -(-overlap // self.grid) * self.grid
         if not 0 < 2 * self.overlap < self.size:
             raise UserError(
-                f"--tile_overlap={overlap}: tiles of {self.size} pixels overlap by {self.overlap} (on the grid of "
-                f"{self.grid} pixels that all scales share), expected more than 0 and less than half of a tile"
+                f"--tile_size={size} --tile_overlap={overlap}: on the grid of {self.grid} pixels that all scales "
+                f"share, tiles of {self.size} overlap by {self.overlap}; expected 1 or more, less than half of a tile"
             )
 
     def starts(self, length: tf.Tensor | int) -> tf.Tensor:

@@ -223,7 +223,7 @@ def run(
                 return
             if validates and recipe.patience and any_host([chief and checkpoints.waited() >= recipe.patience])[0]:
                 if chief:
-                    diagnosis.tell(f"ended at step {now}: no higher mean IoU in {recipe.patience} validations")
+                    diagnosis.tell(f"ended at step {now} by --patience={recipe.patience}: the mean IoU did not rise")
                 return
 
             profile.before(now)

@@ -356,9 +356,7 @@ class Recipe:
         if self.profile_steps is not None:
             in_order = len(self.profile_steps) == 2 and self.profile_steps[0] <= self.profile_steps[1]
             _require(in_order, "profile_steps", self.profile_steps, "the first and the last update, such as 20,30")
-        if self.tile_size is not None:
-            fits = 2 * self.tile_overlap < self.tile_size
-            _require(fits, "tile_overlap", self.tile_overlap, f"less than half of --tile_size={self.tile_size}")
+        check_tiles(self.tile_size, self.tile_overlap)
         for name in ("tile_size", "pad_to"):
             on_grid = self.eval_align_corners or getattr(self, name) is None
             _require(on_grid, name, getattr(self, name), "none with --eval_align_corners=false")
@@ -470,6 +468,16 @@ class Field:
                 _require(entry >= self.least, self.name, value, f"at least {self.least:g}")
             if self.most is not None:
                 _require(entry <= self.most, self.name, value, f"at most {self.most:g}")
+
+
+def check_tiles(tile_size: int | None, tile_overlap: int) -> None:
+    """Refuses tiles, if there are any, that would overlap by half or more; all in pixels.
+
+    Raises:
+        UserError: they would.
+    """
+    fits = tile_size is None or 2 * tile_overlap < tile_size
+    _require(fits, "tile_size", tile_size, f"more than twice the overlap of the tiles, --tile_overlap={tile_overlap}")
 
 
 def fields() -> tuple[Field, ...]:

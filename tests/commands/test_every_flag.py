@@ -392,6 +392,7 @@ def test_an_evaluation_unlike_the_runs_own_has_a_name_of_its_own(typed, name, tm
         ("train.py", ["run"], "unexpected argument 'run'"),
         ("train.py", ["--flagfile=nix.flags"], "nix.flags"),
         ("predict.py", ["--format=mask"], "--format=mask: expected one or more of masks"),
+        ("predict.py", ["--tile_size=100"], "--tile_size=100: expected more than twice .* --tile_overlap=128"),
         ("export_saved_model.py", ["--outputs=label"], "--outputs=label: expected one or more of labels"),
         ("tools/refine.py", ["--label_confidence=60"], "--label_confidence=60.0: expected at most 1"),
     ],

@@ -170,7 +170,8 @@ BAD_FILES = {
     ),
     "unknown value": (
         lambda raw, grid: raw.mask("masks/p4.png", grid([0, 3])),
-        r"masks/p4.png: 300 pixels of the mask have the value 3; expected classes 0 to 2, or 255",
+        r"masks/p4.png: 300 pixels of the mask have the value 3; expected classes 0 to 2, or 255 for no label; "
+        "if 3 means no label, give --ignore_label=3",
     ),
     "truncated image": (
         lambda raw, grid: unreadable(raw),

@@ -40,7 +40,7 @@ from deeplab_tf.training.recipe import fields
         ("accumulation_steps", 3, "--batch_size=10: expected a multiple of --accumulation_steps=3"),
         ("profile_steps", (30, 20), "--profile_steps=30,20: expected the first and the last update"),
         ("profile_steps", (1, 2, 3), "expected the first and the last update"),
-        ("tile_size", 129, "--tile_overlap=128: expected less than half of --tile_size=129"),
+        ("tile_size", 129, "--tile_size=129: expected more than twice the overlap of the tiles, --tile_overlap=128"),
         ("fast_layers", "(", "--fast_layers=(: expected a regular expression"),
         ("freeze", "(", "--freeze=(: expected none, backbone or a regular expression"),
     ],

@@ -340,7 +340,7 @@ def test_patience_ends_a_run_the_same_wherever_it_was_stopped(tmp_path, capsys):
     moved, reference = trained(tmp_path / "reference", **options)
     assert (calls, reference.steps, reference.best_mean_iou) == ([2, 4, 6, 8], 8, 0.6)
     assert reference.best_checkpoint.endswith("best/ckpt-4") and reference.checkpoint.endswith("ckpt-8")
-    assert "ended at step 8: no higher mean IoU in 2 validations" in capsys.readouterr().err
+    assert "ended at step 8 by --patience=2: the mean IoU did not rise" in capsys.readouterr().err
     calls.clear()
     for stop_at in (2, 6):
         assert trained(tmp_path / "run", stop_at=stop_at, **options)[1] is None
