@@ -50,6 +50,8 @@ TEST = [
     "ai-edge-litert",
     "cityscapesscripts",
     "hypothesis",
+    "ipykernel",
+    "nbclient",
     "openvino",
     "playwright",
     "pytest",
