@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+import shlex
 import subprocess
 import sys
 import types
@@ -43,6 +44,63 @@ def predict(tmp_path, monkeypatch, capsys):
         return said.out + said.err
 
     return run
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """A function that runs train.py in a folder, whose library returns these checkpoints, and returns its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(model_dir: str, last: str, best: str | None) -> str:
+        result = types.SimpleNamespace(
+            steps=20_000, seconds=60.0, checkpoint=last, best_checkpoint=best, best_mean_iou=best and 0.5
+        )
+        evaluation = types.SimpleNamespace(table=lambda: "", images=3, seconds=1.0)
+        nothing = lambda *_, **__: None  # noqa: E731
+        for name in ("check_same_run", "make_strategy"):
+            monkeypatch.setattr(f"deeplab_tf.training.{name}", nothing, raising=False)
+        monkeypatch.setattr("deeplab_tf.training.is_chief", lambda _: True, raising=False)
+        monkeypatch.setattr("deeplab_tf.training.train", lambda *_, **__: result, raising=False)
+        monkeypatch.setattr("deeplab_tf.data.prepare", nothing, raising=False)
+        monkeypatch.setattr("deeplab_tf.data.evaluation_pipeline", nothing, raising=False)
+        monkeypatch.setattr("deeplab_tf.evaluation.evaluate_and_draw", lambda *_, **__: evaluation, raising=False)
+        monkeypatch.setattr("deeplab_tf.inference.Segmenter", types.SimpleNamespace(load=nothing), raising=False)
+        monkeypatch.setattr(sys, "argv", ["train.py", f"--model_dir={model_dir}"])
+        try:
+            runpy.run_path(str(REPOSITORY / "train.py"), run_name="__main__")
+        finally:
+            for name in FIELDS:
+                FLAGS[name].unparse()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("model_dir", ["runs/a", "runs/b with spaces", "runs/Ärger's"])
+def test_the_next_lines_of_a_training_can_be_pasted(train, model_dir):
+    lines = train(model_dir, "c/ckpt-20", "b/ckpt-20").splitlines()
+    (place,) = (i for i, line in enumerate(lines) if line.startswith("next "))
+    tensorboard, predict = (shlex.split(line.removeprefix("next")) for line in lines[place : place + 2])
+    assert tensorboard == ["tensorboard", f"--logdir={model_dir}"]
+    assert predict[:3] == ["python", "predict.py", f"--model_dir={model_dir}"]
+
+
+def test_the_end_of_a_training_names_the_best_checkpoint(train):
+    said = train("run", "c/ckpt-20", "b/ckpt-10")
+    assert "best       ckpt-10, mean IoU 50.00 in validation: add --checkpoint=best\n" in said
+    assert "predict.py --model_dir=run --checkpoint=best --input" in said
+    said = train("run", "c/ckpt-20", "b/ckpt-20")
+    assert "best       ckpt-20, mean IoU 50.00 in validation, the last one\n" in said and "--checkpoint" not in said
+    assert "best " not in train("run", "c/ckpt-20", None)
+
+
+@pytest.mark.parametrize("command", ["train.py", "tools/refine.py"])
+def test_help_is_no_failure(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / command), run_name="__main__")
+    topic = "training" if command == "train.py" else "refinement"
+    assert ended.value.code == 0 and f"\n{topic}:\n" in capsys.readouterr().out
 
 
 def of_photographs(images: int, done_before: int, unreadable: list[str]) -> types.SimpleNamespace:
