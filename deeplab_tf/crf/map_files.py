@@ -70,13 +70,13 @@ class MapReader:
         lowest = 1 / self.num_classes if self.num_classes else 0
         if not lowest < self.confidence < 1:
             among = f"1/{self.num_classes} (classes)" if self.num_classes else "0"
-            raise UserError(f"the confidence of labels is {self.confidence}, expected between {among} and 1")
+            raise UserError(f"--label_confidence={self.confidence}: expected between {among} and 1")
         if self.cam_threshold is not None and self.cam_power is not None:
-            raise UserError("the background of activation maps is given by a threshold or by a power, not by both")
+            raise UserError("--cam_threshold and --cam_power: expected one of the two, for activation maps")
         if self.cam_threshold is not None and not 0 < self.cam_threshold < 1:
-            raise UserError(f"the threshold of activation maps is {self.cam_threshold}, expected between 0 and 1")
+            raise UserError(f"--cam_threshold={self.cam_threshold}: expected between 0 and 1")
         if self.cam_power is not None and not 0 < self.cam_power <= 1000:
-            raise UserError(f"the power of the background is {self.cam_power}, expected more than 0, up to 1000")
+            raise UserError(f"--cam_power={self.cam_power}: expected more than 0, up to 1000")
 
     def read(self, path: pathlib.Path, size: tuple[int, int]) -> Map:
         """Reads a map for an image of `size` (height, width).

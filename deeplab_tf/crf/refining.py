@@ -80,7 +80,7 @@ def refine_many(
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise UserError(f"format: {', '.join(unknown) or 'none given'}; expected {' or '.join(FORMATS)}")
+        raise UserError(f"--format={','.join(unknown)}: expected {' or '.join(FORMATS)}")
     options = None if beam_pipeline_options is None else beam.pipeline_options(beam_pipeline_options)
     images = find_images(os.fspath(images)) if isinstance(images, str | os.PathLike) else list(images)
     map_dir, output_dir = pathlib.Path(map_dir).expanduser(), pathlib.Path(output_dir).expanduser()

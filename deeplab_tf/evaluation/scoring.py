@@ -82,7 +82,9 @@ def id_table(name: str | None) -> Mapping[int, int] | None:
         lines = pathlib.Path(name).expanduser().read_text(encoding="utf-8").splitlines()
         table = {int(value): int(label) for value, label in (line.split() for line in lines if line.strip())}
     except OSError as error:
-        raise UserError(f"ids: {name!r} is neither {', '.join(ID_TABLES)} nor a file ({error.strerror})") from error
+        known = ", ".join(ID_TABLES)
+        message = f"--prediction_ids, --label_ids: {name!r} is neither {known} nor a file ({error.strerror})"
+        raise UserError(message) from error
     except ValueError as error:
         raise UserError(f"{name}: expected two numbers a line, a value and its class ({error})") from error
     if any(not 0 <= number <= 255 for pair in table.items() for number in pair):

@@ -42,7 +42,7 @@ def check_subsets(subsets: Subsets, class_names: Sequence[str]) -> None:
     """
     unknown = [name for names in subsets.values() for name in names if name not in class_names]
     if unknown:
-        raise UserError(f"classes: {unknown[0]!r} is not one of {', '.join(class_names)}")
+        raise UserError(f"--classes: {unknown[0]!r} is not one of {', '.join(class_names)}")
 
 
 def by_class(

@@ -29,15 +29,15 @@ def freeze(model, what: str) -> tuple[str, ...]:
         try:
             pattern = re.compile(what)
         except re.error as error:
-            raise UserError(f"freeze={what!r} is not a regular expression: {error}") from None
+            raise UserError(f"--freeze={what} is not a regular expression: {error}") from None
         names = [name for name in layers if pattern.fullmatch(name)]
     if not names:
         raise UserError(
-            f"freeze={what!r} matches no layer; expected none, backbone, or a regular expression of whole names: "
+            f"--freeze={what} matches no layer; expected none, backbone, or a regular expression of whole names: "
             f"{', '.join(list(layers)[:4])} ... {list(layers)[-1]}"
         )
     if not any(layer.trainable and layer.trainable_weights for name, layer in layers.items() if name not in names):
-        raise UserError(f"freeze={what!r} freezes all {len(layers)} layers: nothing is left to train")
+        raise UserError(f"--freeze={what} freezes all {len(layers)} layers: nothing is left to train")
     for name in names:
         layers[name].trainable = False
     return tuple(names)

@@ -74,15 +74,15 @@ def test_label_maps_keep_their_palette(small, folders):
 
 def test_settings_are_checked_at_once(folders):
     for settings, message in (
-        ({"confidence": 60.0}, "confidence of labels is 60.0, expected between 0 and 1"),
+        ({"confidence": 60.0}, "--label_confidence=60.0: expected between 0 and 1"),
         ({"confidence": 0.1, "num_classes": 4}, "expected between 1/4 .classes. and 1"),
-        ({"cam_threshold": 0.3, "cam_power": 4}, "not by both"),
-        ({"cam_threshold": 2}, "threshold of activation maps is 2, expected between 0 and 1"),
-        ({"cam_power": 0}, "power of the background is 0"),
+        ({"cam_threshold": 0.3, "cam_power": 4}, "--cam_threshold and --cam_power: expected one of the two"),
+        ({"cam_threshold": 2}, "--cam_threshold=2: expected between 0 and 1"),
+        ({"cam_power": 0}, "--cam_power=0: expected more than 0"),
     ):
         with pytest.raises(UserError, match=message):
             MapReader(**settings)
-    with pytest.raises(UserError, match="format: overlays; expected masks or probabilities"):
+    with pytest.raises(UserError, match="--format=overlays: expected masks or probabilities"):
         refine(folders, formats=["overlays"])
     with pytest.raises(UserError, match="images: the masks would be written among the inputs"):
         refine_many(folders / "images", folders / "maps", folders / "maps/../images")
@@ -93,7 +93,7 @@ def test_settings_are_checked_at_once(folders):
     (folders / "empty").mkdir()
     with pytest.raises(UserError, match="a.png: has no map in .*empty; expected a and .npy or .npz or"):
         refine_many(folders / "images", folders / "empty", folders / "out")
-    with pytest.raises(UserError, match="confidence of labels is 0.3, expected between 1/3"):
+    with pytest.raises(UserError, match="--label_confidence=0.3: expected between 1/3"):
         labels = write_labels(folders / "labels", np.full((20, 24), 2, np.uint8))
         refine_many(folders / "images", labels, folders / "out", reader=MapReader(0.3))
 
