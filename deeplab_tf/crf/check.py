@@ -1,6 +1,8 @@
 """Checks of a guide and its probabilities before they reach the CRF."""
 
+import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,52 @@ from deeplab_tf.errors import UserError
 
 # How far the probabilities of a pixel may be from summing to one: float16 softmax outputs stay well inside.
 SUM_TOLERANCE = 0.01
+
+
+# The most classes that labels may name: each costs four bytes a pixel.
+MOST_CLASSES = 65_536
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Whatever NumPy takes as an array; bfloat16, which NumPy does not know, as float32.
+
+    Raises:
+        UserError: it takes it for none: tensors that need a gradient or lie on a GPU, placeholders, ragged lists.
+    """
+    try:
+        array = np.asarray(values)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    except Exception as error:  # every framework raises its own
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        graph = type(values).__module__.startswith(("tensorflow", "keras"))
+        way_out = "backend 'tensorflow' takes tensors in a graph" if graph else "expected an array in main memory"
+        raise UserError(f"dense CRF: the {name} cannot be taken as an array ({line}); {way_out}") from error
+
+
+def check_axes(parameters: Any, axes: int, channels: int, classes: int) -> None:
+    """Checks that what a `DenseCRF` has for each axis, channel and class fits.
+
+    Raises:
+        UserError: it has other numbers of them.
+    """
+    for name, expected, of in (
+        ("bilateral_spatial_std", axes, "axes"),
+        ("spatial_std", axes, "axes"),
+        ("bilateral_color_std", channels, "channels"),
+    ):
+        value = getattr(parameters, name)
+        if isinstance(value, tuple) and len(value) != expected:
+            raise UserError(f"dense CRF: {name} has {len(value)} values, the image {expected} {of}")
+    if parameters.compatibility is not None and len(parameters.compatibility) != classes:
+        raise UserError(
+            f"dense CRF: the compatibility is for {len(parameters.compatibility)} classes, the probabilities have "
+            f"{classes}"
+        )
 
 
 @kernel
@@ -43,7 +91,7 @@ def check_guide(image: np.ndarray, shape: tuple[int, ...], color_stds: float | t
     Raises:
         UserError: if it is anything else.
     """
-    image = np.asarray(image)
+    image = as_array("image", image)
     size = ", ".join(map(str, shape))
     if image.ndim not in (len(shape), len(shape) + 1) or image.shape[: len(shape)] != tuple(shape):
         raise UserError(
@@ -55,10 +103,6 @@ def check_guide(image: np.ndarray, shape: tuple[int, ...], color_stds: float | t
     if not np.issubdtype(image.dtype, np.integer) and not np.issubdtype(image.dtype, np.floating):
         raise UserError(f"dense CRF: the image has dtype {image.dtype}, expected integers or floating point")
     image = np.ascontiguousarray(image.reshape(*shape, -1))
-    if isinstance(color_stds, tuple) and len(color_stds) != image.shape[-1]:
-        raise UserError(
-            f"dense CRF: bilateral_color_std has {len(color_stds)} values, the image {image.shape[-1]} channels"
-        )
     if np.issubdtype(image.dtype, np.floating):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is reported
             image = image.astype(np.float32, copy=False)
@@ -85,7 +129,7 @@ def check_probabilities(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Raises:
         UserError: for another shape or dtype, values that are not finite or negative, sums that are not one.
     """
-    probabilities = np.asarray(probabilities)
+    probabilities = as_array("probabilities", probabilities)
     if probabilities.ndim not in (3, 4):
         raise UserError(
             f"dense CRF: the probabilities have shape {probabilities.shape}, expected (height, width, classes), or "
@@ -120,7 +164,7 @@ def check_labels(labels: np.ndarray, probabilities_shape: tuple[int, ...]) -> np
     Raises:
         UserError: if they are anything else.
     """
-    labels = np.asarray(labels)
+    labels = as_array("labels", labels)
     *size, classes = probabilities_shape
     if labels.shape != tuple(size) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"dense CRF: the labels are {labels.dtype} {list(labels.shape)}, expected integers {size}")

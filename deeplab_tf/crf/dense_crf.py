@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_tf.classes import IGNORE_LABEL
-from deeplab_tf.crf.check import check_guide, check_labels, check_probabilities
+from deeplab_tf.crf.check import as_array, check_axes, check_guide, check_labels, check_probabilities, is_number
 from deeplab_tf.crf.features import bilateral_features, spatial_features
 from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
@@ -114,6 +113,7 @@ class DenseCRF:
             _check_number(
                 "threads", self.threads, "a whole number, one or more", lambda value: value == int(value) >= 1
             )
+            object.__setattr__(self, "threads", int(self.threads))
         for name, known in (("backend", _BACKENDS), ("normalization", _NORMALIZATIONS)):
             if getattr(self, name) not in known:
                 raise UserError(f"dense CRF: {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
@@ -156,10 +156,13 @@ class DenseCRF:
             from deeplab_tf.crf import tensorflow_backend
 
             if tensorflow_backend.is_tensor(probabilities):
+                if num_classes is not None:
+                    raise UserError("dense CRF: label maps are taken as arrays only, not as tensors")
                 return tensorflow_backend.infer(self, image, probabilities, return_labels)
         if num_classes is not None:
-            probabilities = label_probabilities(probabilities, num_classes, confidence, ignore_label)
-        elif np.issubdtype(np.asarray(probabilities).dtype, np.integer):
+            labels = as_array("labels", probabilities)
+            probabilities = label_probabilities(labels, num_classes, confidence, ignore_label)
+        elif np.issubdtype(as_array("probabilities", probabilities).dtype, np.integer):
             raise UserError("dense CRF: integers were given instead of probabilities; for labels say num_classes")
         shape, field = self._mean_field(image, probabilities)
         for _ in range(int(self.iterations)):
@@ -224,19 +227,12 @@ class DenseCRF:
         )
 
     def _checked(self, image, probabilities):
-        shape = np.shape(probabilities)[:-1]
+        probabilities = as_array("probabilities", probabilities)
+        shape = probabilities.shape[:-1]
         if len(shape) in (2, 3):  # shapes first: channels in front make no distributions either
             image = check_guide(image, shape, self.bilateral_color_std)
         probabilities, peaks = check_probabilities(probabilities)
-        for name in ("bilateral_spatial_std", "spatial_std"):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != len(shape):
-                raise UserError(f"dense CRF: {name} has {len(value)} values, the image {len(shape)} axes")
-        if self.compatibility is not None and len(self.compatibility) != probabilities.shape[-1]:
-            raise UserError(
-                f"dense CRF: the compatibility is for {len(self.compatibility)} classes, the probabilities have "
-                f"{probabilities.shape[-1]}"
-            )
+        check_axes(self, len(shape), image.shape[-1], probabilities.shape[-1])
         return image, probabilities, peaks
 
     def _lattices(self, image, threads):
@@ -319,12 +315,8 @@ def read_searched_for(path: str | os.PathLike) -> dict[str, Any]:
         return {}
 
 
-def _is_number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _check_number(name, value, expected, holds):
-    if not _is_number(value) or not holds(value):
+    if not is_number(value) or not holds(value):
         raise UserError(f"dense CRF: {name} is {value!r}, expected {expected}")
 
 

@@ -67,167 +67,175 @@ class Rows(NamedTuple):
 NO_PLACES = Places(np.empty((0, 0), np.int32), *2 * [np.empty((0, 0), np.float32)], ())
 
 
-@kernel
-def _prefetch(values, corners, places, i, blocks):
-    """Asks for the rows of the first `len(corners)` vertices around the pixel `_AHEAD` of pixel i."""
-    ahead = min(i + _AHEAD, len(places.vertices) - 1)
-    for r in range(len(corners)):
-        lanes.prefetch(values, places.vertices[ahead, r], 0, blocks)
+class Field(NamedTuple):
+    """The scores of all pixels: their unaries, and their messages on the blurred lattices."""
+
+    values: np.ndarray  # float32 [vertices, columns], the blurred lattices
+    corners: tuple[int, ...] | np.ndarray  # as those of the places; of no elements before the first message
+    places: Places
+    rows: Rows
+
+
+class Target(NamedTuple):
+    """Rows to splat on."""
+
+    values: np.ndarray  # float32 [vertices of the part, columns]
+    shifts: np.ndarray  # int32 [corners], the vertex that is the first row, for every corner
+
+
+class _Beliefs(NamedTuple):
+    """The beliefs of `RUN` pixels, up to a factor: scale * values."""
+
+    values: np.ndarray  # float32 [RUN, columns]
+    scale: np.ndarray  # float32 [RUN, LANES], a factor for every lane
+    rest: np.ndarray  # float32 [RUN, LANES], the belief in the classes without a column, if there are any
 
 
 @kernel
-def _read(values, corners, places, i, column, blocks):
-    """The weighted sum of the rows of the first `len(corners)` vertices around pixel i."""
+def _prefetch(field, i, blocks):
+    """Asks for the rows around the pixel `_AHEAD` of pixel i."""
+    ahead = min(i + _AHEAD, len(field.places.vertices) - 1)
+    for r in range(len(field.corners)):
+        lanes.prefetch(field.values, field.places.vertices[ahead, r], 0, blocks)
+
+
+@kernel
+def _read(field, i, column, blocks):
+    """The weighted sum of the rows around pixel i."""
     total = lanes.fill(np.float32(0), blocks)
-    for r in range(len(corners)):
-        row = lanes.load(values, places.vertices[i, r], column, blocks)
-        total = lanes.multiply_add(places.slice_weights[i, r], row, total)
+    for r in range(len(field.corners)):
+        row = lanes.load(field.values, field.places.vertices[i, r], column, blocks)
+        total = lanes.multiply_add(field.places.slice_weights[i, r], row, total)
     return total
 
 
 @kernel
-def _splat(row, values, shifts, places, i, column, blocks):
+def _splat(row, target, places, i, column, blocks):
     """Adds the weighted row of pixel i to the rows of all the vertices around it."""
     for r in range(len(places.corners)):
-        vertex = places.vertices[i, r] - shifts[r]
-        before = lanes.load(values, vertex, column, blocks)
-        lanes.store(values, vertex, column, lanes.multiply_add(places.splat_weights[i, r], row, before))
+        vertex = places.vertices[i, r] - target.shifts[r]
+        before = lanes.load(target.values, vertex, column, blocks)
+        lanes.store(target.values, vertex, column, lanes.multiply_add(places.splat_weights[i, r], row, before))
 
 
 @kernel
-def _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest):
-    """The beliefs of the pixels from `first` on, up to a factor: scale[k] * beliefs[k] for pixel first + k.
-
-    Args:
-        values: float32 [vertices, columns], the blurred lattices.
-        corners: of as many elements as there are vertices to read for a pixel: all, or none before the first message.
-        places: `Places`.
-        rows: `Rows`.
-        first: the first pixel.
-        count: the number of pixels, `RUN` at most.
-        beliefs: float32 [RUN, columns], filled.
-        scale: float32 [RUN, LANES], filled with a factor for every lane.
-        rest: float32 [RUN, LANES], filled with the belief in the classes without a column, if there are any.
-    """
+def _new_beliefs(field, first, count, beliefs):
+    """Fills `_Beliefs` with those of the pixels `first` to `first + count`, `RUN` at most."""
+    rows = field.rows
     layout = rows.layout
     blocks = layout[0]
     for k in range(count):
-        _prefetch(values, corners, places, first + k, blocks)
+        _prefetch(field, first + k, blocks)
         highest = lanes.fill(NOTHING, blocks)
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
             score = lanes.load(rows.scores, first + k, column, blocks)
-            score = lanes.add(score, _read(values, corners, places, first + k, column, blocks))
+            score = lanes.add(score, _read(field, first + k, column, blocks))
             highest = lanes.maximum(highest, score)
-            lanes.store(beliefs, k, column, score)
-        lanes.store(rest, k, 0, lanes.largest(highest, rows.groups))
+            lanes.store(beliefs.values, k, column, score)
+        lanes.store(beliefs.rest, k, 0, lanes.largest(highest, rows.groups))
     for k in range(count):
-        shift = lanes.repeat(lanes.load(rest, k, 0, _ONE_REGISTER), blocks)
+        shift = lanes.repeat(lanes.load(beliefs.rest, k, 0, _ONE_REGISTER), blocks)
         total = lanes.fill(np.float32(0), blocks)
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            belief = lanes.exp(lanes.subtract(lanes.load(beliefs, k, column, blocks), shift))
+            belief = lanes.exp(lanes.subtract(lanes.load(beliefs.values, k, column, blocks), shift))
             total = lanes.add(total, belief)
-            lanes.store(beliefs, k, column, belief)
-        lanes.store(scale, k, 0, lanes.total(total, rows.groups))
+            lanes.store(beliefs.values, k, column, belief)
+        lanes.store(beliefs.scale, k, 0, lanes.total(total, rows.groups))
     if len(rows.rest) == 0:
         for k in range(count):
-            lanes.store(scale, k, 0, lanes.inverse(lanes.load(scale, k, 0, _ONE_REGISTER)))
+            lanes.store(beliefs.scale, k, 0, lanes.inverse(lanes.load(beliefs.scale, k, 0, _ONE_REGISTER)))
         return
     for k in range(count):
-        shift = lanes.load(rest, k, 0, _ONE_REGISTER)
+        shift = lanes.load(beliefs.rest, k, 0, _ONE_REGISTER)
         others = lanes.exp(lanes.subtract(lanes.fill(rows.rest[first + k], _ONE_REGISTER), shift))
-        factor = lanes.inverse(lanes.add(lanes.load(scale, k, 0, _ONE_REGISTER), others))
-        lanes.store(scale, k, 0, factor)
-        lanes.store(rest, k, 0, lanes.multiply(others, factor))
+        factor = lanes.inverse(lanes.add(lanes.load(beliefs.scale, k, 0, _ONE_REGISTER), others))
+        lanes.store(beliefs.scale, k, 0, factor)
+        lanes.store(beliefs.rest, k, 0, lanes.multiply(others, factor))
 
 
 @kernel
-def _scratch(rows):
-    """Memory for `_new_beliefs`: beliefs, scale and rest."""
-    beliefs = np.empty((RUN, rows.scores.shape[1]), np.float32)
-    return beliefs, np.empty((RUN, LANES), np.float32), np.empty((RUN, LANES), np.float32)
+def _memory(rows):
+    """`_Beliefs`, to be filled."""
+    values = np.empty((RUN, rows.scores.shape[1]), np.float32)
+    return _Beliefs(values, np.empty((RUN, LANES), np.float32), np.empty((RUN, LANES), np.float32))
 
 
 @kernel
-def update(values, corners, places, rows, target, shifts, start, stop):
-    """One mean-field update of the pixels `start` to `stop`: beliefs = softmax(log P + messages), splatted.
+def update(field, target, start, stop):
+    """One mean-field update of the pixels `start` to `stop`: beliefs = softmax(log P + messages), added to the target.
 
     Args:
-        values: as in `_new_beliefs`.
-        corners: as in `_new_beliefs`.
-        places: `Places`.
-        rows: `Rows`.
-        target: float32 [vertices of the part, columns], to which the beliefs are added.
-        shifts: int32 [corners], the vertex that is the target's first row, for every corner.
+        field: `Field`.
+        target: `Target`.
         start: the first pixel.
         stop: the pixel after the last.
     """
-    beliefs, scale, rest = _scratch(rows)
-    layout = rows.layout
+    beliefs = _memory(field.rows)
+    places, layout = field.places, field.rows.layout
     blocks = layout[0]
     for first in range(start, stop, RUN):
         count = min(RUN, stop - first)
-        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        _new_beliefs(field, first, count, beliefs)
         for k in range(count):
-            ahead = min(first + k + _AHEAD, len(rows.scores) - 1)
+            ahead = min(first + k + _AHEAD, len(places.vertices) - 1)
             for r in range(len(places.corners)):
-                lanes.prefetch(target, places.vertices[ahead, r] - shifts[r], 0, blocks)
-            factor = lanes.repeat(lanes.load(scale, k, 0, _ONE_REGISTER), blocks)
+                lanes.prefetch(target.values, places.vertices[ahead, r] - target.shifts[r], 0, blocks)
+            factor = lanes.repeat(lanes.load(beliefs.scale, k, 0, _ONE_REGISTER), blocks)
             for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-                row = lanes.multiply(factor, lanes.load(beliefs, k, column, blocks))
-                _splat(row, target, shifts, places, first + k, column, blocks)
+                row = lanes.multiply(factor, lanes.load(beliefs.values, k, column, blocks))
+                _splat(row, target, places, first + k, column, blocks)
 
 
 @kernel
-def finish(values, corners, places, rows, columns, original, out, start, stop):
+def finish(field, columns, original, out, start, stop):
     """The beliefs of the pixels `start` to `stop` after a last update, of the first group.
 
     Args:
-        values: as in `_new_beliefs`.
-        corners: as in `_new_beliefs`.
-        places: `Places`.
-        rows: `Rows`.
+        field: `Field`.
         columns: int64 [C], the first column of every class, -1 for a class without one.
         original: float32 [N, C], the probabilities; read for the classes without a column only.
         out: float32 [N, C], filled.
         start: the first pixel.
         stop: the pixel after the last.
     """
-    beliefs, scale, rest = _scratch(rows)
+    rows = field.rows
+    beliefs = _memory(rows)
     for first in range(start, stop, RUN):
         count = min(RUN, stop - first)
-        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        _new_beliefs(field, first, count, beliefs)
         if len(rows.rest) == 0:
             for k in range(count):
                 for c in range(len(columns)):
-                    out[first + k, c] = beliefs[k, c * len(rows.groups)] * scale[k, 0]
+                    out[first + k, c] = beliefs.values[k, c * len(rows.groups)] * beliefs.scale[k, 0]
             continue
         for k in range(count):
             for c in range(len(columns)):
                 if columns[c] >= 0:
-                    out[first + k, c] = beliefs[k, columns[c]] * scale[k, 0]
+                    out[first + k, c] = beliefs.values[k, columns[c]] * beliefs.scale[k, 0]
                 else:
-                    share = rest[k, 0] / np.float32(math.exp(rows.rest[first + k]))
+                    share = beliefs.rest[k, 0] / np.float32(math.exp(rows.rest[first + k]))
                     out[first + k, c] = max(original[first + k, c], FLOOR) * share
 
 
 @kernel
-def finish_labels(values, corners, places, rows, columns, original, out, start, stop):
+def finish_labels(field, columns, original, out, start, stop):
     """The most probable classes of the pixels `start` to `stop` after a last update: out int32 [groups, N].
 
     The arguments are those of `finish`.
     """
-    beliefs, scale, rest = _scratch(rows)
+    rows = field.rows
+    beliefs = _memory(rows)
     for first in range(start, stop, RUN):
         count = min(RUN, stop - first)
-        _new_beliefs(values, corners, places, rows, first, count, beliefs, scale, rest)
+        _new_beliefs(field, first, count, beliefs)
         for group in range(len(rows.groups)):
             for k in range(count):
                 highest = np.float32(-1)
                 for c in range(len(columns)):
                     if columns[c] >= 0:
-                        belief = beliefs[k, columns[c] + group] * scale[k, group]
+                        belief = beliefs.values[k, columns[c] + group] * beliefs.scale[k, group]
                     else:
-                        share = rest[k, group] / np.float32(math.exp(rows.rest[first + k]))
+                        share = beliefs.rest[k, group] / np.float32(math.exp(rows.rest[first + k]))
                         belief = max(original[first + k, c], FLOOR) * share
                     if belief > highest:
                         highest = belief
@@ -235,32 +243,38 @@ def finish_labels(values, corners, places, rows, columns, original, out, start, 
 
 
 @kernel
-def splat(values, places, target, shifts, layout, start, stop):
+def splat(values, places, target, layout, start, stop):
     """Adds the rows `values` [N, columns] of the pixels `start` to `stop` to the target; see `update`."""
     blocks = layout[0]
     for i in range(start, stop):
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            _splat(lanes.load(values, i, column, blocks), target, shifts, places, i, column, blocks)
+            _splat(lanes.load(values, i, column, blocks), target, places, i, column, blocks)
 
 
 @kernel
-def read(values, places, out, layout, start, stop):
+def read(field, out, start, stop):
     """out[i] = the sum of all messages to pixel i, for the pixels `start` to `stop`; out: float32 [N, columns]."""
+    layout = field.rows.layout
     blocks = layout[0]
     for i in range(start, stop):
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            row = _read(values, places.corners, places, i, column, blocks)
-            lanes.store(out, i, column, row)
+            lanes.store(out, i, column, _read(field, i, column, blocks))
+
+
+class Parts(NamedTuple):
+    """What the parts of the image have splatted on one lattice: part p on the vertices from firsts[p] on."""
+
+    values: np.ndarray  # float32 [rows, columns]; those of part p are offsets[p] to offsets[p+1]
+    firsts: np.ndarray  # int64 [P]
+    offsets: np.ndarray  # int64 [P+1]
 
 
 @kernel
-def collect(parts, firsts, offsets, values, layout, start, stop):
+def collect(parts, values, layout, start, stop):
     """Adds up what the parts of the image have splatted, for the vertices `start` to `stop`, and clears it.
 
     Args:
-        parts: float32 [rows, columns]: in part p, the rows offsets[p] to offsets[p+1] are the vertices from firsts[p].
-        firsts: int64 [P].
-        offsets: int64 [P+1].
+        parts: `Parts`.
         values: float32 [vertices, columns], filled.
         layout: see the top.
         start: the first vertex.
@@ -271,29 +285,38 @@ def collect(parts, firsts, offsets, values, layout, start, stop):
     for vertex in range(start, stop):
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
             total = zero
-            for part in range(len(firsts)):
-                row = vertex - firsts[part] + offsets[part]
-                if offsets[part] <= row < offsets[part + 1]:
-                    total = lanes.add(total, lanes.load(parts, row, column, blocks))
-                    lanes.store(parts, row, column, zero)
+            for part in range(len(parts.firsts)):
+                row = vertex - parts.firsts[part] + parts.offsets[part]
+                if parts.offsets[part] <= row < parts.offsets[part + 1]:
+                    total = lanes.add(total, lanes.load(parts.values, row, column, blocks))
+                    lanes.store(parts.values, row, column, zero)
             lanes.store(values, vertex, column, total)
 
 
+class _Window(NamedTuple):
+    """The rows of a range of vertices."""
+
+    values: np.ndarray  # float32 [vertices, columns]
+    first: int  # the vertex of the first row
+    zero: int  # a row that is zero, for the vertices that do not exist
+
+
 @kernel
-def _blur(values, first_value, no_value, neighbors, blurred, first_blurred, layout, start, stop):
-    """`blur`, where values[0] is vertex `first_value`, values[no_value] zero, and blurred[0] vertex `first_blurred`."""
+def _blur(source, neighbors, blurred, layout, start, stop):
+    """`blur` from one `_Window` to another."""
     blocks = layout[0]
     half = np.float32(0.5)
     for vertex in range(start, stop):
-        before, after = neighbors[vertex, 0] - first_value, neighbors[vertex, 1] - first_value
+        before, after = neighbors[vertex, 0] - source.first, neighbors[vertex, 1] - source.first
         if neighbors[vertex, 0] == len(neighbors):
-            before = no_value
+            before = source.zero
         if neighbors[vertex, 1] == len(neighbors):
-            after = no_value
+            after = source.zero
         for column in range(0, LANES * len(blocks) * len(layout), LANES * len(blocks)):
-            around = lanes.add(lanes.load(values, before, column, blocks), lanes.load(values, after, column, blocks))
-            here = lanes.load(values, vertex - first_value, column, blocks)
-            lanes.store(blurred, vertex - first_blurred, column, lanes.multiply_add(half, around, here))
+            row_before = lanes.load(source.values, before, column, blocks)
+            around = lanes.add(row_before, lanes.load(source.values, after, column, blocks))
+            here = lanes.load(source.values, vertex - source.first, column, blocks)
+            lanes.store(blurred.values, vertex - blurred.first, column, lanes.multiply_add(half, around, here))
 
 
 @kernel
@@ -310,7 +333,8 @@ def blur(values, neighbors, blurred, layout, start, stop):
         start: the first vertex.
         stop: the vertex after the last.
     """
-    _blur(values, 0, len(neighbors), neighbors, blurred, 0, layout, start, stop)
+    none = len(neighbors)
+    _blur(_Window(values, 0, none), neighbors, _Window(blurred, 0, none), layout, start, stop)
 
 
 @kernel
@@ -332,20 +356,22 @@ def blur_in_pieces(values, neighbors, blurred, cuts, layout, start, stop):
         longest = max(longest, cuts[piece + 1] - cuts[piece])
     scratch = np.empty((longest + 1, values.shape[1]), np.float32)
     directions, size = neighbors.shape[0], neighbors.shape[1]
+    before, whole = _Window(values, 0, size), _Window(blurred, 0, size)
     for piece in range(start, stop):
         first, last = cuts[piece], cuts[piece + 1]
         scratch[last - first] = 0
+        alone = _Window(scratch, first, last - first)
         # Such that the last of the directions, which alternate between the two memories, ends in `blurred`.
         in_scratch = directions % 2 == 0
         if in_scratch:
-            _blur(values, 0, size, neighbors[0], scratch, first, layout, first, last)
+            _blur(before, neighbors[0], alone, layout, first, last)
         else:
-            _blur(values, 0, size, neighbors[0], blurred, 0, layout, first, last)
+            _blur(before, neighbors[0], whole, layout, first, last)
         for direction in range(1, directions):
             if in_scratch:
-                _blur(scratch, first, last - first, neighbors[direction], blurred, 0, layout, first, last)
+                _blur(alone, neighbors[direction], whole, layout, first, last)
             else:
-                _blur(blurred, 0, size, neighbors[direction], scratch, first, layout, first, last)
+                _blur(whole, neighbors[direction], alone, layout, first, last)
             in_scratch = not in_scratch
 
 

@@ -128,14 +128,9 @@ class Filters:
         places = filtering.Places(vertices, weights, weights if same else np.empty_like(weights), _counted(corners))
         first_corner = 0
         for lattice, edge, (before, after) in zip(self._lattices, self._edges[:-1], factors, strict=True):
-            run(
-                lambda start, stop, *arguments: lattice_kernels.place(*arguments, places, start, stop),
-                [
-                    (*piece, lattice.vertices, lattice.weights, before, None if same else after, edge, first_corner)
-                    for piece in self._ranges
-                ],
-                self._threads,
-            )
+            both = before[None] if same else np.stack([before, after])
+            arguments = lattice.simplices, both, edge, first_corner, places
+            run(lattice_kernels.place, [(*arguments, *piece) for piece in self._ranges], self._threads)
             first_corner += lattice.corners
         return places
 
@@ -144,7 +139,7 @@ class Filters:
         corners = [lattice.corners for lattice in self._lattices]
         if len(self._ranges) == 1:
             self._parts = None
-            self._targets = [(self._spare, np.zeros(sum(corners), np.int32))]
+            self._targets = [filtering.Target(self._spare, np.zeros(sum(corners), np.int32))]
             return
         sizes = np.array(
             [[part.last_vertex - part.first_vertex for part in lattice.parts] for lattice in self._lattices]
@@ -152,19 +147,18 @@ class Filters:
         firsts = np.array([[part.first_vertex for part in lattice.parts] for lattice in self._lattices])
         # In the memory, the lattices stand one after the other, and in each of them the parts.
         offsets = np.cumsum([0, *sizes.ravel()])
-        self._parts = aligned_rows(offsets[-1], columns)
-        self._offsets = [offsets[k * len(self._ranges) :][: len(self._ranges) + 1] for k in range(len(corners))]
-        self._firsts = firsts
-        starts = np.array([offset[:-1] for offset in self._offsets])
+        memory = aligned_rows(offsets[-1], columns)
+        ends = [offsets[k * len(self._ranges) :][: len(self._ranges) + 1] for k in range(len(corners))]
+        self._parts = [filtering.Parts(memory, *one) for one in zip(firsts, ends, strict=True)]
+        starts = np.array([offset[:-1] for offset in ends])
         shifts = firsts + self._edges[:-1, None] - starts
-        self._targets = [(self._parts, np.repeat(shift, corners).astype(np.int32)) for shift in shifts.T]
+        self._targets = [filtering.Target(memory, np.repeat(shift, corners).astype(np.int32)) for shift in shifts.T]
 
-    def targets(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """For every part: its first pixel, the one after its last, and `target` and `shifts` to splat on."""
+    def targets(self) -> list[tuple[int, int, filtering.Target]]:
+        """For every part: its first pixel, the one after its last, and the rows to splat on."""
         if self._parts is None:
-            self._targets = [(self._spare, self._targets[0][1])]
             self._spare[:] = 0
-        return [(*pixels, *target) for pixels, target in zip(self._ranges, self._targets, strict=True)]
+        return [(*pixels, target) for pixels, target in zip(self._ranges, self._targets, strict=True)]
 
     def blur(self, layout: tuple[int, ...]) -> np.ndarray:
         """Blurs what was splatted on the targets.
@@ -177,9 +171,7 @@ class Filters:
         """
         if self._parts is not None:
             self._over_vertices(
-                lambda k, start, stop: filtering.collect(
-                    self._parts, self._firsts[k], self._offsets[k], self._of(k, self._spare), layout, start, stop
-                )
+                lambda k, start, stop: filtering.collect(self._parts[k], self._of(k, self._spare), layout, start, stop)
             )
         self._passes(layout)
         mixed = [k for k, matrix in enumerate(self._matrices) if matrix is not None]

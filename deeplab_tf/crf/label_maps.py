@@ -3,6 +3,7 @@
 import numpy as np
 
 from deeplab_tf.classes import IGNORE_LABEL
+from deeplab_tf.crf.check import MOST_CLASSES, is_number
 from deeplab_tf.errors import UserError
 
 
@@ -26,10 +27,10 @@ def label_probabilities(
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"the labels have dtype {labels.dtype}, expected integers")
-    if isinstance(num_classes, bool) or num_classes != int(num_classes) or num_classes < 2:
-        raise UserError(f"num_classes is {num_classes!r}, expected a whole number, two or more")
+    if not is_number(num_classes) or not 2 <= num_classes <= MOST_CLASSES or num_classes != int(num_classes):
+        raise UserError(f"num_classes is {num_classes!r}, expected a whole number from 2 to {MOST_CLASSES}")
     num_classes = int(num_classes)
-    if not 1 / num_classes < confidence < 1:
+    if not is_number(confidence) or not 1 / num_classes < confidence < 1:
         raise UserError(f"the confidence of labels is {confidence}, expected between 1/{num_classes} (classes) and 1")
     known = labels != ignore_label
     if known.any() and not 0 <= labels[known].min() <= labels[known].max() < num_classes:

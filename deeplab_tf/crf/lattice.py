@@ -124,8 +124,7 @@ class Lattice:
 
     Attributes:
         corners: d+1, the vertices around a pixel.
-        vertices: int32 [N, d+1], the vertices of the simplex around every pixel.
-        weights: float32 [N, d+1], their barycentric weights.
+        simplices: `lattice_kernels.Simplices` of the pixels.
         response: float32 [N], the filter's response where all pixels are one: the row sums of its kernel.
         neighbors: int32 [d+1, M, 2], the vertices before and after every vertex along every direction; M for none.
         gain: what filtered values are multiplied by, so that the kernel is 1 at distance zero (as pydensecrf has it).
@@ -140,12 +139,13 @@ class Lattice:
         """Builds the lattice.
 
         Args:
-            features: float32 [d, N], in units of the kernel's standard deviations.
+            features: float [d, N], in units of the kernel's standard deviations.
             threads: the cores to use at most, and the number of parts at most.
 
         Raises:
             UserError: if the features are not finite, or span too many standard deviations.
         """
+        features = np.ascontiguousarray(features, np.float32)
         dimensions, count = features.shape
         pixel_ranges = split(count, threads, _SMALLEST_PART)
         reach = reach_of(features)
@@ -155,19 +155,16 @@ class Lattice:
         scale = tuple(elevation(dimensions)) if dimensions in (2, 5) else elevation(dimensions)
         self.gain = 1 / (1 + 2.0**-dimensions)
         self.corners = dimensions + 1
-        self.vertices = np.empty((count, dimensions + 1), np.int32)
-        self.weights = np.empty((count, dimensions + 1), np.float32)
+        shape = (count, dimensions + 1)
+        self.simplices = kernels.Simplices(np.empty(shape, np.int32), np.empty(shape, np.float32))
 
         # Every core finds the vertices of one part of the image; then they get common names, in key order.
-        found = run(
-            lambda start, stop: kernels.locate(features, scale, steps, self.vertices, self.weights, start, stop),
-            pixel_ranges,
-            threads,
-        )
+        embedding = kernels.Embedding(features, scale, steps)
+        found = run(lambda start, stop: kernels.locate(embedding, self.simplices, start, stop), pixel_ranges, threads)
         keys, names = np.unique(np.concatenate(found), return_inverse=True)
         names = np.split(names.astype(np.int32), np.cumsum([len(part) for part in found])[:-1])
         run(
-            lambda part, start, stop: kernels.rename(self.vertices, names[part], start, stop),
+            lambda part, start, stop: kernels.rename(self.simplices.vertices, names[part], start, stop),
             [(part, *pixels) for part, pixels in enumerate(pixel_ranges)],
             threads,
         )
@@ -195,7 +192,7 @@ class Lattice:
 
         def splat(part):
             found = np.zeros(part.last_vertex - part.first_vertex, np.float32)
-            kernels.splat_ones(self.vertices, self.weights, found, part.first_vertex, part.start, part.stop)
+            kernels.splat_ones(self.simplices, found, part.first_vertex, part.start, part.stop)
             return found
 
         for part, found in zip(self.parts, run(splat, [(part,) for part in self.parts], threads), strict=True):
@@ -209,11 +206,9 @@ class Lattice:
                 threads,
             )
             masses, blurred = blurred, masses
-        response = np.empty(len(self.vertices), np.float32)
+        response = np.empty(len(self.simplices.vertices), np.float32)
         run(
-            lambda part: kernels.read_ones(
-                self.vertices, self.weights, masses, self.gain, response, part.start, part.stop
-            ),
+            lambda part: kernels.read_ones(self.simplices, masses, self.gain, response, part.start, part.stop),
             [(part,) for part in self.parts],
             threads,
         )

@@ -1,5 +1,7 @@
 """Building a permutohedral lattice: the compiled loops.  `lattice.py` explains the notation."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from deeplab_tf.compiling import kernel
@@ -10,19 +12,40 @@ _EMPTY = np.int32(-1)
 _ONE_REGISTER = (0,)
 
 
-@kernel
-def _embed(features, scale, first, elevated, base, rank):
-    """Finds the simplices of the pixels `first` to `first + LANES`, one in every lane (Adams et al., p. 5 and 10).
+class Embedding(NamedTuple):
+    """Pixels by their features, and the lattice around them."""
 
-    Args:
-        features: float32 [d, at least first + LANES].
-        scale: `elevation(d)`; as a tuple d is known at compile time.
-        first: the first pixel.
-        elevated: float32 [d+1, LANES], filled with the coordinates on the plane of d+1 coordinates that sum to zero,
-            divided by d+1.
-        base: float32 [d+1, LANES], filled with the coordinates of the simplex's vertex of remainder 0, divided by d+1.
-        rank: float32 [d+1, LANES], filled with the places of `elevated - base` when sorted, largest first.
-    """
+    features: np.ndarray  # float32 [d, N], C-contiguous
+    scale: tuple[float, ...] | np.ndarray  # `elevation(d)`; as a tuple d is known at compile time
+    steps: np.ndarray  # int64 [d+1], what a step along each direction adds to a key
+
+
+class Simplices(NamedTuple):
+    """The vertices of the simplex around every pixel, and the pixel's barycentric weights."""
+
+    vertices: np.ndarray  # int32 [N, d+1]
+    weights: np.ndarray  # float32 [N, d+1]
+
+
+class _Coordinates(NamedTuple):
+    """Pixels among d+1 coordinates that sum to zero, one pixel in every lane: float32 [d+1, LANES] each."""
+
+    elevated: np.ndarray  # of the pixels, divided by d+1
+    base: np.ndarray  # of their simplices' vertices of remainder 0, divided by d+1
+    rank: np.ndarray  # the places of `elevated - base` when sorted, largest first
+
+
+class _Names(NamedTuple):
+    """The keys found so far."""
+
+    table: np.ndarray  # int32, of a size that is a power of two: the keys' places in the list, by hash
+    keys: np.ndarray  # int64, half as many, in order of appearance
+
+
+@kernel
+def _embed(features, scale, first, coordinates):
+    """Fills `_Coordinates` with those of the pixels `first` to `first + LANES` (Adams et al., p. 5 and 10)."""
+    elevated, base, rank = coordinates
     d = len(scale)
     zero = lanes.fill(np.float32(0), _ONE_REGISTER)
     down = np.float32(1.0 / (d + 1))
@@ -67,35 +90,43 @@ def _place(table, key):
 
 
 @kernel
-def _grown(table, keys, size):
-    """A hash table and a key list of twice the size, with the same content."""
-    larger_keys = np.empty(2 * len(keys), np.int64)
-    larger_keys[:size] = keys[:size]
-    larger_table = np.full(2 * len(table), _EMPTY, np.int32)
+def _grown(names, size):
+    """`_Names` of twice the size with the same content, `size` keys."""
+    keys = np.empty(2 * len(names.keys), np.int64)
+    keys[:size] = names.keys[:size]
+    table = np.full(2 * len(names.table), _EMPTY, np.int32)
     for vertex in range(size):
-        place = _place(larger_table, keys[vertex])
-        while larger_table[place] != _EMPTY:
-            place = (place + 1) & (len(larger_table) - 1)
-        larger_table[place] = vertex
-    return larger_table, larger_keys
+        place = _place(table, keys[vertex])
+        while table[place] != _EMPTY:
+            place = (place + 1) & (len(table) - 1)
+        table[place] = vertex
+    return _Names(table, keys)
 
 
 @kernel
-def _locate_until_full(features, scale, steps, vertices, weights, table, keys, size, start, stop):
-    """`locate`, until the list of keys might be full: returns the next pixel and the number of keys.
-
-    `keys` lists the keys found so far, `size` many; `table`, twice as long, has their places in that list by hash.
-    """
+def _locate_until_full(embedding, simplices, names, size, start, stop):
+    """`locate`, until the list of keys might be full: returns the next pixel and the number of keys, `size` before."""
+    features, scale, steps = embedding
+    vertices, weights = simplices
+    table, keys = names
     d = len(scale)
     elevated = np.empty((d + 1, LANES), np.float32)
     base = np.empty((d + 1, LANES), np.float32)
     rank = np.empty((d + 1, LANES), np.float32)
+    coordinates = _Coordinates(elevated, base, rank)
+    last = np.zeros((d, LANES), np.float32)
     by_rank = np.empty(d + 1, np.float32)
     step_by_rank = np.empty(d + 1, np.int64)
     for first in range(start, stop, LANES):
         if size + LANES * (d + 1) > len(keys):
             return first, size
-        _embed(features, scale, first, elevated, base, rank)
+        if first + LANES <= features.shape[1]:
+            _embed(features, scale, first, coordinates)
+        else:  # a register would reach beyond the memory
+            for j in range(d):
+                for i in range(first, features.shape[1]):
+                    last[j, i - first] = features[j, i]
+            _embed(last, scale, 0, coordinates)
         for lane in range(min(LANES, stop - first)):
             i = first + lane
             key = np.int64(0)
@@ -125,29 +156,25 @@ def _locate_until_full(features, scale, steps, vertices, weights, table, keys, s
 
 
 @kernel
-def locate(features, scale, steps, vertices, weights, start, stop):
+def locate(embedding, simplices, start, stop):
     """Finds the vertices around the pixels `start` to `stop` and their barycentric weights.
 
     Args:
-        features: float32 [d, at least N + LANES].
-        scale: `elevation(d)`.
-        steps: int64 [d+1], what a step along each direction adds to a key.
-        vertices: int32 [N, d+1], filled with places in the returned keys.
-        weights: float32 [N, d+1], filled.
+        embedding: `Embedding`.
+        simplices: `Simplices`, filled; the vertices with places in the returned keys.
         start: the first pixel.
         stop: the pixel after the last.
 
     Returns:
         int64 [M'], the key of every vertex found, in order of appearance.
     """
-    table = np.full(1 << 13, _EMPTY, np.int32)
-    keys = np.empty(1 << 12, np.int64)
+    names = _Names(np.full(1 << 13, _EMPTY, np.int32), np.empty(1 << 12, np.int64))
     size = 0
     while True:
-        start, size = _locate_until_full(features, scale, steps, vertices, weights, table, keys, size, start, stop)
+        start, size = _locate_until_full(embedding, simplices, names, size, start, stop)
         if start == stop:
-            return keys[:size].copy()
-        table, keys = _grown(table, keys, size)
+            return names.keys[:size].copy()
+        names = _grown(names, size)
 
 
 @kernel
@@ -203,11 +230,11 @@ def find_cuts(neighbors, smallest):
 
 
 @kernel
-def splat_ones(vertices, weights, masses, first, start, stop):
+def splat_ones(simplices, masses, first, start, stop):
     """Splats pixels that are all one: masses[v - first] gets the weights of the pixels `start` to `stop`."""
     for i in range(start, stop):
-        for r in range(vertices.shape[1]):
-            masses[vertices[i, r] - first] += weights[i, r]
+        for r in range(simplices.vertices.shape[1]):
+            masses[simplices.vertices[i, r] - first] += simplices.weights[i, r]
 
 
 @kernel
@@ -219,24 +246,23 @@ def blur_ones(masses, neighbors, blurred, start, stop):
 
 
 @kernel
-def read_ones(vertices, weights, masses, gain, response, start, stop):
+def read_ones(simplices, masses, gain, response, start, stop):
     """Reads one value a vertex: response [N] = gain * sum of weights * masses, for the pixels `start` to `stop`."""
     for i in range(start, stop):
         total = np.float32(0)
-        for r in range(vertices.shape[1]):
-            total += weights[i, r] * masses[vertices[i, r]]
+        for r in range(simplices.vertices.shape[1]):
+            total += simplices.weights[i, r] * masses[simplices.vertices[i, r]]
         response[i] = gain * total
 
 
 @kernel
-def place(vertices, weights, before, after, first_vertex, first_corner, places, start, stop):
+def place(simplices, factors, first_vertex, first_corner, places, start, stop):
     """Writes the pixels `start` to `stop` of one lattice into `filtering.Places`.
 
     Args:
-        vertices: int32 [N, d+1], of the lattice.
-        weights: float32 [N, d+1], barycentric.
-        before: float32 [N], what pixels are multiplied by before filtering.
-        after: float32 [N], what they are multiplied by after filtering; None if `places` has one array for both.
+        simplices: `Simplices`, of the lattice.
+        factors: float32 [2, N], what pixels are multiplied by before and after filtering; [1, N] if `places` has one
+            array for both.
         first_vertex: what is added to the vertices.
         first_corner: the first of the d+1 columns to write.
         places: `filtering.Places`.
@@ -244,8 +270,9 @@ def place(vertices, weights, before, after, first_vertex, first_corner, places, 
         stop: the pixel after the last.
     """
     for i in range(start, stop):
-        for r in range(vertices.shape[1]):
-            places.vertices[i, first_corner + r] = vertices[i, r] + first_vertex
-            places.splat_weights[i, first_corner + r] = weights[i, r] * before[i]
-            if after is not None:
-                places.slice_weights[i, first_corner + r] = weights[i, r] * after[i]
+        for r in range(simplices.vertices.shape[1]):
+            weight = simplices.weights[i, r]
+            places.vertices[i, first_corner + r] = simplices.vertices[i, r] + first_vertex
+            places.splat_weights[i, first_corner + r] = weight * factors[0, i]
+            if len(factors) > 1:
+                places.slice_weights[i, first_corner + r] = weight * factors[1, i]

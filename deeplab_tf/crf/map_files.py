@@ -151,29 +151,39 @@ def resize(maps: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.n
         raise UserError(f"holds maps of shape {list(maps.shape)}, expected at least one value")
     rows, columns = (_taps(*lengths, align_corners) for lengths in zip(maps.shape[:2], size, strict=True))
     resized = np.empty((*size, maps.shape[2]), np.float32)
-    _interpolate(maps, *rows, *columns, resized)
+    _interpolate(maps, rows, columns, resized)
     return resized
 
 
-def _taps(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _Taps(NamedTuple):
     """For each place along the longer side, the two places of the shorter one that it lies between, and how far on."""
+
+    low: np.ndarray  # int64
+    high: np.ndarray  # int64
+    share: np.ndarray  # float32, of the higher one
+
+
+def _taps(source: int, target: int, align_corners: bool) -> _Taps:
     if align_corners:
         position = np.arange(target) * ((source - 1) / max(1, target - 1))
     else:
         position = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
     low = np.minimum(position.astype(np.int64), source - 1)
-    return low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32)
+    return _Taps(low, np.minimum(low + 1, source - 1), (position - low).astype(np.float32))
 
 
 @kernel
-def _interpolate(maps, top, bottom, down, left, right, along, resized):
+def _interpolate(maps, rows, columns, resized):
+    """Fills `resized` [H, W, C] with values between those of `maps` [h, w, C]; rows and columns: `_Taps`."""
     for y in range(resized.shape[0]):
+        top, bottom = rows.low[y], rows.high[y]
         for x in range(resized.shape[1]):
+            left, right = columns.low[x], columns.high[x]
             for c in range(resized.shape[2]):
-                above = maps[top[y], left[x], c] + along[x] * (maps[top[y], right[x], c] - maps[top[y], left[x], c])
-                below = maps[bottom[y], left[x], c]
-                below += along[x] * (maps[bottom[y], right[x], c] - below)
-                resized[y, x, c] = above + down[y] * (below - above)
+                above = maps[top, left, c] + columns.share[x] * (maps[top, right, c] - maps[top, left, c])
+                below = maps[bottom, left, c]
+                below += columns.share[x] * (maps[bottom, right, c] - below)
+                resized[y, x, c] = above + rows.share[y] * (below - above)
 
 
 def _channels_last(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:

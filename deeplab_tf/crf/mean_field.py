@@ -159,10 +159,8 @@ class MeanField:
         if self._filters is None:
             return
 
-        def splat(start, stop, target, shifts):
-            filtering.update(*self._messages(), target, shifts, start, stop)
-
-        self._filter(splat)
+        field = self._field()
+        self._filter(lambda start, stop, target: filtering.update(field, target, start, stop))
 
     def update_from(self, beliefs: np.ndarray) -> None:
         """One iteration from other beliefs than the current ones, float32 [N, C]."""
@@ -173,26 +171,23 @@ class MeanField:
         rows[:, : self._unaries.classes] = beliefs
         places, layout = self._filters.places, self._unaries.rows.layout
 
-        def splat(start, stop, target, shifts):
-            filtering.splat(rows, places, target, shifts, layout, start, stop)
-
-        self._filter(splat)
+        self._filter(lambda start, stop, target: filtering.splat(rows, places, target, layout, start, stop))
 
     def _filter(self, splat):
         run(splat, self._filters.targets(), self._threads)
         self._values = self._filters.blur(self._unaries.rows.layout)
         self._corners = self._filters.places.corners
 
-    def _messages(self):
-        """The first arguments of the kernels that compute beliefs."""
+    def _field(self):
         places = self._filters.places if self._filters else filtering.NO_PLACES
-        return self._values, self._corners, places, self._unaries.rows
+        return filtering.Field(self._values, self._corners, places, self._unaries.rows)
 
     def _over_pixels(self, kernel, out):
         # Read for classes without a column only; then they came as probabilities.
         original = _NONE if self._unaries.original is None else self._unaries.original
+        field, columns = self._field(), self._unaries.columns
         run(
-            lambda start, stop: kernel(*self._messages(), self._unaries.columns, original, out, start, stop),
+            lambda start, stop: kernel(field, columns, original, out, start, stop),
             self._pieces,
             self._threads,
         )
@@ -222,10 +217,9 @@ class MeanField:
         out = np.zeros((len(self._unaries.rows.scores), self._unaries.classes), np.float32)
         if len(self._corners):
             rows = self._unaries.empty()
+            field = self._field()
             run(
-                lambda start, stop: filtering.read(
-                    self._values, self._filters.places, rows, self._unaries.rows.layout, start, stop
-                ),
+                lambda start, stop: filtering.read(field, rows, start, stop),
                 split(len(rows), self._threads),
                 self._threads,
             )
@@ -238,7 +232,7 @@ def gaussian_filter(
     lattice: Lattice, classes: int, normalization: str = "symmetric", threads: int = 1
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The normalised Gaussian kernel of a lattice, as a function of the pixels' values: float32 [N, C] to [N, C]."""
-    unaries = Unaries.of_energies(np.zeros((classes, len(lattice.vertices)), np.float32), threads)
+    unaries = Unaries.of_energies(np.zeros((classes, len(lattice.response)), np.float32), threads)
     field = MeanField([Potential(lattice, normalization, 1.0)], unaries, threads)
 
     def filtered(values):

@@ -21,7 +21,7 @@ import tqdm
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.compiling import kernel
 from deeplab_tf.counts import mean_iou
-from deeplab_tf.crf.check import check_guide, check_probabilities
+from deeplab_tf.crf.check import check_axes, check_guide, check_probabilities
 from deeplab_tf.crf.dense_crf import DenseCRF
 from deeplab_tf.crf.features import bilateral_features, spatial_features
 from deeplab_tf.crf.lattice import Lattice
@@ -223,6 +223,7 @@ class _Stages:
                 f"CRF search: the probabilities of sample {index} have {probabilities.shape[2]} classes, expected "
                 f"{self.num_classes}"
             )
+        check_axes(self._crf((1.0, 1.0, 1.0)), label.ndim, image.shape[-1], self.num_classes)
         if label.shape != image.shape[:2]:
             raise UserError(f"CRF search: the label of sample {index} has shape {label.shape}, its image {image.shape}")
         labelled = label[label != self.ignore_label]

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from deeplab_tf.crf.check import check_axes
+from deeplab_tf.crf.filtering import FLOOR
 from deeplab_tf.crf.lattice import check_reach, elevation
 from deeplab_tf.errors import UserError
-
-# As `filtering.FLOOR`, which numba would have to be imported for.
-FLOOR = 1e-5
 
 
 class Lattice(NamedTuple):
@@ -277,9 +276,25 @@ def is_tensor(value) -> bool:
 
 def infer(parameters, images: tf.Tensor, probabilities: tf.Tensor, return_labels: bool) -> tf.Tensor:
     """`DenseCRF.__call__` for tensors: one image, or a batch of them, as the rank of `probabilities` says."""
-    single = probabilities.shape.rank == 3
+    images = tf.convert_to_tensor(images)
+    rank = probabilities.shape.rank
+    if rank not in (3, 4) or not probabilities.dtype.is_floating:
+        raise UserError(
+            f"dense CRF: backend 'tensorflow' takes one image or a batch, floats [H, W, C] or [B, H, W, C], found "
+            f"{probabilities.dtype.name} {probabilities.shape}; 'numba' takes volumes"
+        )
+    single = rank == 3
     if single:
         images, probabilities = images[None], probabilities[None]
+    if images.shape.rank == 3:  # grey
+        images = images[..., None]
+    if images.shape.rank != 4 or not images.shape[-1]:
+        raise UserError(
+            f"dense CRF: backend 'tensorflow' takes one image or a batch, [H, W] or [H, W, channels], "
+            f"with a known number of channels, found {images.shape}"
+        )
+    classes = probabilities.shape[-1]
+    check_axes(parameters, 2, images.shape[-1], len(parameters.compatibility or ()) if classes is None else classes)
     field = MeanField(images, unaries(probabilities), parameters)
     for _ in range(int(parameters.iterations)):
         field.update()

@@ -148,6 +148,7 @@ def test_label_maps(small):
         ({}, "say num_classes"),
         ({"num_classes": 2}, "found labels 0 to 2, expected 0 to 1"),
         ({"num_classes": 1}, "num_classes is 1"),
+        ({"num_classes": 10**12}, "num_classes is 1000000000000, expected a whole number from 2 to 65536"),
         ({"num_classes": 3, "confidence": 0.2}, "confidence of labels is 0.2"),
         ({"num_classes": 3, "confidence": np.nan}, "confidence of labels is nan"),
     ):

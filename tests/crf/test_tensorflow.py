@@ -7,6 +7,7 @@ import tensorflow as tf
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.crf import tensorflow_backend as engine
 from deeplab_tf.crf.features import bilateral_features
+from deeplab_tf.errors import UserError
 
 PARAMETERS = [
     {},
@@ -60,6 +61,33 @@ def test_single_tensors_and_labels(small):
     labels = crf(tf.constant(image), tf.constant(probabilities), return_labels=True)
     assert labels.dtype == tf.uint8
     np.testing.assert_array_equal(labels, crf(image, probabilities).argmax(-1))
+
+
+def test_grey_tensors_and_batches_of_them(small):
+    image, probabilities = small
+    crf = DenseCRF(backend="tensorflow", iterations=2)
+    expected = crf(image[..., 0], probabilities)
+    grey, probabilities = tf.constant(image[..., 0]), tf.constant(probabilities)
+    np.testing.assert_array_equal(crf(grey, probabilities), expected)
+    # The bound of a batch, above.
+    np.testing.assert_allclose(crf(grey[None], probabilities[None])[0], expected, atol=1e-5)
+
+
+def test_tensors_that_it_does_not_take_are_named(small):
+    image, probabilities = map(tf.constant, small)
+    labels = tf.argmax(probabilities, -1)
+    for images, of_them, arguments, message in (
+        (image[None, None], probabilities[None, None], {}, "one image or a batch.*'numba' takes volumes"),
+        (image, labels, {}, r"floats \[H, W, C\] or \[B, H, W, C\], found int64 \(20, 24\)"),
+        (image[None, None], probabilities, {}, r"found \(1, 1, 1, 20, 24, 3\)"),
+        (image, probabilities, {"spatial_std": (1, 2, 3)}, "spatial_std has 3 values, the image 2 axes"),
+        (image, probabilities, {"bilateral_color_std": (1, 2)}, "has 2 values, the image 3 channels"),
+        (image, probabilities, {"compatibility": np.eye(4)}, "for 4 classes, the probabilities have 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            DenseCRF(backend="tensorflow", **arguments)(images, of_them)
+    with pytest.raises(UserError, match="label maps are taken as arrays only"):
+        DenseCRF(backend="tensorflow")(image, labels, num_classes=3)
 
 
 def test_survives_a_saved_model(small, tmp_path):

@@ -1,6 +1,7 @@
 """Unaries and features for `densecrf`, with the arguments of pydensecrf.utils."""
 
 import logging
+import math
 from collections.abc import Sequence
 from numbers import Number
 
@@ -101,7 +102,7 @@ def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> np
     """
     if len(sdims) != len(shape):
         raise UserError(f"create_pairwise_gaussian: sdims has {len(sdims)} values, the shape {len(shape)} axes")
-    features = np.indices(shape, dtype=np.float32).reshape(len(shape), -1)
+    features = np.indices(shape, dtype=np.float32).reshape(len(shape), math.prod(shape))
     return features / np.asarray(sdims, np.float32)[:, None]
 
 
@@ -120,6 +121,8 @@ def create_pairwise_bilateral(
         float32 [axes + channels, N].
     """
     img = np.asarray(img)
+    if not -1 <= chdim < img.ndim:
+        raise UserError(f"create_pairwise_bilateral: chdim is {chdim}, the image has {img.ndim} axes")
     channels = img[None] if chdim == -1 else np.moveaxis(img, chdim, 0)
     if not isinstance(schan, Number) and len(schan) != len(channels):
         raise UserError(f"create_pairwise_bilateral: schan has {len(schan)} values, the image {len(channels)} channels")
