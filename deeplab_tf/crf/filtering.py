@@ -262,7 +262,7 @@ def read(field, out, start, stop):
 
 
 class Parts(NamedTuple):
-    """What the parts of the image have splatted on one lattice: part p on the vertices from firsts[p] on."""
+    """Sums that the parts of the image have splatted on one lattice: part p on the vertices from firsts[p] on."""
 
     values: np.ndarray  # float32 [rows, columns]; those of part p are offsets[p] to offsets[p+1]
     firsts: np.ndarray  # int64 [P]
