@@ -94,6 +94,23 @@ def test_the_end_of_a_training_names_the_best_checkpoint(train):
     assert "best " not in train("run", "c/ckpt-20", None)
 
 
+def test_a_comparison_with_other_classes_is_refused_before_any_work(tmp_path, monkeypatch, refused):
+    """Nothing of an evaluation is called."""
+    for name, names in (("run", ("a", "b")), ("other", ("a", "c"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "segmenter.json").write_text(" ".join(names))
+    load = lambda folder, **_: types.SimpleNamespace(  # noqa: E731
+        class_names=tuple((pathlib.Path(folder) / "segmenter.json").read_text().split())
+    )
+    monkeypatch.setattr("deeplab_tf.inference.Segmenter", types.SimpleNamespace(load=load), raising=False)
+    monkeypatch.setattr("deeplab_tf.data.prepared_directory", lambda *_: "directory", raising=False)
+    info = types.SimpleNamespace(class_names=("a", "b"))
+    monkeypatch.setattr("deeplab_tf.data.catalogue.read_info", lambda _: info)
+    monkeypatch.setattr("deeplab_tf.evaluation.evaluate_and_draw", None, raising=False)
+    line = refused("evaluate.py", "--model_dir=run", "--compare=other", cwd=tmp_path)
+    assert line.startswith("--compare=other has different classes: found 'c' as class 1, the run has 'b'")
+
+
 @pytest.mark.parametrize("command", ["train.py", "tools/refine.py"])
 def test_help_is_no_failure(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [command, "--help"])

@@ -60,7 +60,6 @@ def executed(tmp_path_factory) -> tuple[pathlib.Path, dict, list]:
     client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}})
     client.execute(env=os.environ | {"IPYTHONDIR": str(folder / "ipython")})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    print(notebook.cells[-1].outputs[-1]["text"])
     return folder, json.loads(notebook.cells[-1].outputs[-1]["text"]), outputs
 
 
