@@ -37,11 +37,11 @@ _KEPT_FILES = 600  # seconds that Gradio keeps a file it was sent
 
 # Parameters of the CRF: label, least and most value, step. A slider is longer where the run's own value lies outside.
 _SLIDERS = {
-    "bilateral_weight": ("bilateral weight, w1", 0, 20, 0.25),
-    "bilateral_spatial_std": ("bilateral reach, σα (pixels)", 1, 200, 1),
-    "bilateral_color_std": ("bilateral colours, σβ (0 to 255)", 1, 40, 0.5),
-    "spatial_weight": ("spatial weight, w2", 0, 20, 0.25),
-    "spatial_std": ("spatial reach, σγ (pixels)", 0.5, 20, 0.5),
+    "bilateral_weight": ("bilateral weight w1", 0, 20, 0.25),
+    "bilateral_spatial_std": ("bilateral reach σα, px", 1, 200, 1),
+    "bilateral_color_std": ("bilateral colours σβ", 1, 40, 0.5),
+    "spatial_weight": ("spatial weight w2", 0, 20, 0.25),
+    "spatial_std": ("spatial reach σγ, px", 0.5, 20, 0.5),
     "iterations": ("iterations", 0, 20, 1),
 }
 _CSS = """
@@ -110,7 +110,7 @@ def render(photograph: Photograph, info: DatasetInfo, crf: DenseCRF | None) -> s
     small = {
         "Photograph": photograph.image,
         "Labels": pictures.full_palette(info.palette)[labels],
-        "Confidence (white: certain)": np.rint(255 * confidence).astype(np.uint8),
+        "Confidence": np.rint(255 * confidence).astype(np.uint8),
     }
     share = np.bincount(labels.ravel(), minlength=info.num_classes) / labels.size
     legend = "".join(
@@ -185,7 +185,7 @@ def build(segmenter: Segmenter, longer_side: int = 640) -> gradio.Blocks:
     ) as blocks:
         kept = gradio.State()
         with gradio.Row():
-            with gradio.Column(scale=1, min_width=280):
+            with gradio.Column(scale=1, min_width=300):
                 drop = gradio.File(label="Photograph", file_types=["image"], height=140)
                 refines = gradio.Checkbox(True, label="Refine with the dense CRF")
                 sliders = [_slider(name, value) for name, value in movable.items()]
