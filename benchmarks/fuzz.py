@@ -101,14 +101,21 @@ class _Worker:
         self._hear()
 
     def _hear(self) -> None:
-        self._heard, self._worked = time.monotonic(), _processor_seconds(self.process.pid)
+        self._asked, self._waited = time.monotonic(), 0.0
+        self._worked = _processor_seconds(self.process.pid)
 
     def _is_silent(self) -> bool:
-        """Whether it has worked, or waited, for too long since it was heard; other processes may have the processor."""
-        waited, worked = time.monotonic() - self._heard, _processor_seconds(self.process.pid) - self._worked
+        """Whether it has worked, or waited, for too long since it was heard.
+
+        Other processes may have the processor, and a time in which this process stood still too does not count.
+        """
+        now = time.monotonic()
+        self._waited += min(now - self._asked, 5)
+        self._asked = now
         if not self._ready:
-            return waited > 600
-        return worked > 3 * self._limits.seconds or waited > 30 * self._limits.seconds
+            return self._waited > 600
+        worked = _processor_seconds(self.process.pid) - self._worked
+        return worked > 3 * self._limits.seconds or self._waited > 30 * self._limits.seconds
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes that have come in; of a worker that died or hangs, a failure."""
@@ -123,7 +130,7 @@ class _Worker:
                         yield outcome
                 if not self._is_silent():
                     return
-                words = f"no answer for {time.monotonic() - self._heard:.0f} s"
+                words = f"no answer for {self._waited:.0f} s"
                 self.process.kill()
             except EOFError:
                 self.process.join()

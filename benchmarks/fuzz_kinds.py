@@ -317,6 +317,7 @@ class Annotations:
         part = {"part_name": "head", "mask": (labels > 3).astype(np.uint8)}
         person = {"class": "person", "mask": (labels > 2).astype(np.uint8), "parts": [part]}
         self._own = scratch / "own"
+        shutil.rmtree(self._own, ignore_errors=True)  # of a worker that died
         self._own.mkdir()
         (self._own / "a.jpg").write_bytes(encoded(picture(), "JPEG"))
         instances = json.dumps(self._instances()).encode()

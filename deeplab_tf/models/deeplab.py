@@ -238,7 +238,10 @@ class DeepLab(keras.Model):
         """
         config = run_folder.read_description(model_dir)["model"]
         try:
-            return cls.from_config(config)
+            model = cls.from_config(config)
+            if not isinstance(model.dtype_policy, keras.DTypePolicy):  # Keras makes None of what it does not know.
+                raise ValueError(f"its dtype is {model.dtype_policy!r}")
+            return model
         except Exception as error:  # Keras raises many kinds, also other ones for a UserError of the constructor
             reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(

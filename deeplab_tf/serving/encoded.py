@@ -44,6 +44,19 @@ def decode_upright(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     return turned_upright(image, exif_orientation(encoded))
 
 
+def upright_size(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Height and width of the image that `decode_upright` would return, int64 [2], without decoding it.
+
+    Of a GIF whose first frame and header differ, the larger of each.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run: it is no such file, or too large.
+    """
+    height, width = _size(encoded)
+    with tf.control_dependencies([check_size(height, width, max_pixels)]):
+        return tf.where(exif_orientation(encoded) >= 5, tf.stack([width, height]), tf.stack([height, width]))
+
+
 def decode_or_explain(encoded: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes as `decode_upright`, but never fails: a bad image does not take the others of its batch with it.
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deeplab_tf import files, model_card
 from deeplab_tf.classes import IGNORE_LABEL
 from deeplab_tf.inference.segmenter import Segmenter
-from deeplab_tf.serving.encoded import check_size, decode_or_explain, decode_upright
+from deeplab_tf.serving.encoded import check_size, decode_or_explain, decode_upright, upright_size
 from deeplab_tf.serving.outputs import Outputs
 from deeplab_tf.serving.warmup import write_warmup_requests
 
@@ -20,6 +20,9 @@ MAX_PIXELS = 1 << 24
 
 # Times the pixels of the images of a request that they may take when they are padded to one size.
 _MOST_PADDED = 4
+
+# Bytes of an answer: no protocol buffer is larger, and so neither gRPC nor REST carries more.
+_LARGEST_ANSWER = 2**31 - 1
 
 
 class ServedSegmenter(tf.Module):
@@ -73,7 +76,8 @@ class ServedSegmenter(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments a batch of images of one size."""
-        with tf.control_dependencies([check_size(*tf.unstack(tf.shape(images)[1:3]), self._max_pixels)]):
+        size = check_size(*tf.unstack(tf.shape(images)[1:3]), self._max_pixels)
+        with tf.control_dependencies([size, self._check_answer(tf.reduce_prod(tf.shape(images, tf.int64)[:3]))]):
             return self._outputs(tf.identity(images))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -98,10 +102,16 @@ class ServedSegmenter(tf.Module):
                 served["mask_png_bytes"] = _mask_png(pixels["labels"])
             return served
 
+        sizes = tf.map_fn(
+            lambda encoded: upright_size(encoded, self._max_pixels),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec([2], tf.int64),
+        )
+        with tf.control_dependencies(self._check_padding(sizes)):
+            image_bytes = tf.identity(image_bytes)
         served = tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
-        with tf.control_dependencies([self._check_padding(served["sizes"])]):
-            for output in self._outputs.names:
-                served[output] = served[output].to_tensor(IGNORE_LABEL if output == "labels" else None)
+        for output in self._outputs.names:
+            served[output] = served[output].to_tensor(IGNORE_LABEL if output == "labels" else None)
         return served
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -120,13 +130,24 @@ class ServedSegmenter(tf.Module):
     def _labels(self, images: tf.Tensor) -> tf.Tensor:
         return self._outputs(images, ["labels"])["labels"]
 
-    def _check_padding(self, sizes: tf.Tensor) -> tf.Operation:
-        """The operation that refuses images so unlike in size that padding, not they, would take the memory."""
-        sizes = tf.cast(sizes, tf.int64)
-        padded = tf.size(sizes, tf.int64) // 2 * tf.reduce_prod(tf.reduce_max(tf.pad(sizes, [[0, 1], [0, 0]]), axis=0))
+    def _check_padding(self, sizes: tf.Tensor) -> list[tf.Operation]:
+        """The operations that refuse images so unlike in size that padding, not they, would take the memory.
+
+        Args:
+            sizes: of the images of a request, int64 [B, 2].
+        """
+        padded = tf.shape(sizes, tf.int64)[0] * tf.reduce_prod(tf.reduce_max(tf.pad(sizes, [[0, 1], [0, 0]]), axis=0))
         most = tf.maximum(_MOST_PADDED * tf.reduce_sum(tf.reduce_prod(sizes, axis=1)), self._max_pixels)
         message = f"expected images that padded to one size take at most {_MOST_PADDED} times their own pixels; send "
-        return tf.debugging.Assert(padded <= most, [message + "those of other sizes apart; found the sizes", sizes])
+        apart = tf.debugging.Assert(padded <= most, [message + "those of other sizes apart; found the sizes", sizes])
+        return [apart, self._check_answer(padded)]
+
+    def _check_answer(self, pixels: tf.Tensor) -> tf.Operation:
+        """The operation that refuses a request whose answer of so many pixels could not be sent."""
+        bytes_of = {"labels": 1, "confidence": 4, "probabilities": 4 * self._outputs.num_classes}
+        size = pixels * sum(bytes_of[name] for name in self._outputs.names)
+        message = f"expected images whose answer has at most {_LARGEST_ANSWER} bytes; send fewer at a time, or export "
+        return tf.debugging.Assert(size <= _LARGEST_ANSWER, [message + "labels alone; found bytes", size])
 
 
 def _mask_png(labels: tf.Tensor) -> tf.Tensor:

@@ -157,7 +157,16 @@ def test_images_of_another_rank(tiny):
 
 
 @pytest.mark.parametrize(
-    "change", [{"backbone": 5}, {"name": 1e30}, {"scales": None}, {"num_classes": "8"}, {"dtype": []}, {"other": 1}]
+    "change",
+    [
+        {"backbone": 5},
+        {"name": 1e30},
+        {"scales": None},
+        {"num_classes": "8"},
+        {"dtype": []},
+        {"dtype": {"module": "keras", "class_name": None, "config": {"name": "float32"}, "registered_name": None}},
+        {"other": 1},
+    ],
 )
 def test_a_damaged_description_of_a_run_is_one_line(change, network, tmp_path):
     run_folder.write_description(tmp_path, network().get_config() | change, {})

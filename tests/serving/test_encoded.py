@@ -10,7 +10,7 @@ from PIL import Image
 
 from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.pictures import read_photograph
-from deeplab_tf.serving import ServedSegmenter
+from deeplab_tf.serving import ServedSegmenter, export
 from deeplab_tf.serving.encoded import decode_upright
 from tests.pictures import many_scans
 
@@ -30,6 +30,12 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
 
 
 def rgb(file: bytes) -> np.ndarray:
@@ -118,8 +124,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
 
 def test_an_animated_webp_is_its_first_frame():
     """TensorFlow alone writes beyond its memory and ends the server."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif = exif_of(6)
     frames = {"save_all": True, "append_images": [picture().rotate(180)], "lossless": True, "exif": exif}
     np.testing.assert_array_equal(
         decode(encoded(picture(), "WEBP", **frames)), rgb(encoded(picture(), "WEBP", **frames))
@@ -188,8 +193,28 @@ def test_the_served_model_refuses_and_goes_on():
         with pytest.raises(tf.errors.InvalidArgumentError, match="at least one and at most 4000 pixels"):
             module.serve_images(tf.zeros(shape, tf.uint8))
     thin = [encoded(picture(*size), "PNG") for size in ((1, 4000), (4000, 1))]
+    thin = [file[:60] for file in thin]  # and before any is decoded
     with pytest.raises(tf.errors.InvalidArgumentError, match="take at most 4 times their own pixels"):
         module.serve_bytes(tf.constant(thin))
+    turned = encoded(picture(1, 4000), "PNG", exif=exif_of(6))
+    tall = encoded(picture(4000, 1), "PNG")
+    assert module.serve_bytes(tf.constant([turned, tall]))["labels"].shape == (2, 4000, 1)
     image = decode(good).numpy()
     np.testing.assert_array_equal(module.serve_bytes(tf.constant([good]))["labels"][0], segmenter(image).labels)
     assert module.serve_bytes(tf.constant([], tf.string))["labels"].shape[0] == 0
+
+
+@pytest.mark.parametrize(("outputs", "bytes_of_pixel"), [(["labels"], 1), (["labels", "confidence"], 5), (None, 13)])
+def test_an_answer_that_cannot_be_sent_is_refused_before_any_work(outputs, bytes_of_pixel, monkeypatch):
+    """A hundred PNGs of 46 KB and 16 megapixels would be 130 GB of probabilities."""
+    monkeypatch.setattr(export, "_LARGEST_ANSWER", 3 * bytes_of_pixel * 40 * 57)
+    segmenter = Segmenter(DeepLab("resnet_tiny", "linear", num_classes=3, scales=(1.0,)))
+    module = ServedSegmenter(segmenter, *([outputs] if outputs else []), max_pixels=MAX_PIXELS)
+    good = encoded(picture(), "PNG")
+    assert module.serve_bytes(tf.constant([good] * 3))["labels"].shape == (3, 40, 57)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)whose answer has at most .* send fewer at a time"):
+        module.serve_bytes(tf.constant([good[:60]] * 4))
+    assert module.serve_images(tf.zeros((3, 40, 57, 3), tf.uint8))["labels"].shape == (3, 40, 57)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="(?s)whose answer has at most"):
+        module.serve_images(tf.zeros((4, 40, 57, 3), tf.uint8))
+    assert len(module.serve_png(tf.constant([good] * 4))["error"]) == 4  # small files, one after the other
