@@ -149,12 +149,12 @@ def _train(model_dir, directory, info, recipe: Recipe, strategy, on_loop) -> Tra
     )
     counted = None if masks else catalogue.read_class_counts(directory, recipe.train_split)
     on_cpu = not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
-    watch = Watch(info.class_names, counted, recipe.max_steps, on_cpu)
+    watch = Watch(info.class_names, counted, recipe.max_steps, on_cpu, recipe.eval_every)
     validate = make_validate(
         segmenter,
         examples,
         overlays=recipe.overlays,
-        on_evaluation=lambda found: watch.on_validation(found.network.counts, found.network.mean_iou),
+        on_evaluation=lambda found: watch.on_validation(found.network.counts, found.network.mean_iou, found.seconds),
     )
 
     def look(step: int, scalars: Mapping[str, float]) -> None:

@@ -118,6 +118,24 @@ def time_needed(seconds_per_update: float, updates: int, on_cpu: bool) -> str:
     return line
 
 
+def validation_time(seconds: float, step: int, max_steps: int, eval_every: int) -> str:
+    """A line about how long the validations to come take; empty below two minutes.
+
+    Args:
+        seconds: of one, measured.
+        step: that it was made at.
+        max_steps: updates of the whole training; the last one is validated.
+        eval_every: updates between validations; 0: none.
+    """
+    count = (max_steps - 1) // eval_every - step // eval_every + 1 if eval_every and step < max_steps else 0
+    if seconds * count < 120:
+        return ""
+    return (
+        f"a validation takes {duration(seconds)}, the {count} to come about {duration(seconds * count)}; --eval_every "
+        "and --eval_limit make them fewer and shorter"
+    )
+
+
 def duration(seconds: float) -> str:
     """A length of time in words, to the nearest unit."""
     for size, name in ((_DAY, "days"), (3600, "hours"), (60, "minutes")):
@@ -134,13 +152,23 @@ class Watch:
         training_pixels: of each class in the training masks; None where they are not known.
         max_steps: updates of the whole training.
         on_cpu: whether there is no accelerator.
+        eval_every: updates between validations; 0: only at the end.
     """
 
-    def __init__(self, class_names: Sequence[str], training_pixels: Sequence[int] | None, max_steps: int, on_cpu: bool):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        training_pixels: Sequence[int] | None,
+        max_steps: int,
+        on_cpu: bool,
+        eval_every: int = 0,
+    ):
         self._class_names = class_names
         self._training_pixels = training_pixels
         self._max_steps = max_steps
         self._on_cpu = on_cpu
+        self._eval_every = eval_every
+        self._step = 0
         self._since_validation: list[float] = []
         self._losses: list[float] = []
         self._mean_ious: list[float] = []
@@ -149,13 +177,17 @@ class Watch:
     def on_loop(self, step: int, scalars: Mapping[str, float]) -> None:
         """Notes the training loss of a loop of updates that ended at `step`; tells early how long the others take."""
         self._since_validation.append(scalars["loss/total"])
+        self._step = step
         if step == TIMED_STEP:
             line = time_needed(1 / scalars["steps_per_second"], self._max_steps - step, self._on_cpu)
             if line:
                 tell(line)
 
-    def on_validation(self, confusion: np.ndarray, mean_iou: float) -> None:
-        """Looks at a validation, by its confusion matrix, int [C, C] with rows as the truth."""
+    def on_validation(self, confusion: np.ndarray, mean_iou: float, seconds: float = 0.0) -> None:
+        """Looks at a validation, by its confusion matrix, int [C, C] with rows as the truth, and the time it took."""
+        is_first = not self._mean_ious
+        if is_first and (cost := validation_time(seconds, self._step, self._max_steps, self._eval_every)):
+            tell(cost)
         if self._since_validation:
             self._losses.append(float(np.mean(self._since_validation)))
             self._mean_ious.append(mean_iou)

@@ -97,3 +97,22 @@ def test_gradients_do_not_depend_on_how_the_graph_is_run(dtype):
     assert np.abs(eager).max() > 1
     # float16 rounds by 2^-12, in each of the sums of products.
     np.testing.assert_allclose(tf.function(gradient)().numpy(), eager, rtol=1e-2, atol=1e-3 * np.abs(eager).max())
+
+
+@pytest.mark.parametrize(("device", "rearranged"), [("GPU", False), ("CPU", True)])
+def test_a_gpu_dilates_without_rearranging_the_map(device, rearranged, monkeypatch):
+    """Only traced: a CPU has no gradient of that convolution everywhere."""
+    devices = tf.config.list_logical_devices
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: devices("CPU") if kind == device else [])
+    layer = AtrousConv2D(64, 3, rate=2)
+    layer.build((1, 33, 33, 64))
+
+    @tf.function
+    def gradient(image):
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer(image))
+        return tape.gradient(total, layer.trainable_variables)
+
+    graph = gradient.get_concrete_function(tf.TensorSpec([1, 33, 33, 64])).graph
+    operations = {operation.type for operation in graph.get_operations()}
+    assert ("SpaceToBatchND" in operations) == rearranged and "Conv2DBackpropFilter" in operations

@@ -93,3 +93,10 @@ def test_a_long_thin_image_costs_what_its_pixels_cost():
     halved = geometry.resize(values, 1, 2**19 + 1)
     assert float(halved[0, 0, -1, 0]) == 2**20 - 1
     assert geometry.upsample_score_map(values[:, :, : 2**17], 1, 2**20, 8).shape == (1, 1, 2**20, 1)
+
+
+def test_nothing_is_interpolated_by_a_product_that_a_gpu_rounds():
+    """GPUs may round the factors of a float32 product to 10 bits (TF32), half a grey level of 128."""
+    resize = tf.function(lambda image: geometry.resize(image, 41, 31))
+    operations = resize.get_concrete_function(tf.TensorSpec([1, 81, 61, 3])).graph.get_operations()
+    assert not {operation.type for operation in operations} & {"MatMul", "BatchMatMulV2", "Einsum", "Conv2D"}

@@ -69,6 +69,23 @@ def test_the_time_that_a_training_takes():
     assert "efficientnet" not in diagnosis.time_needed(47, 20_000, False)
 
 
+def test_the_time_that_validations_take(capsys):
+    steps = range(1, 101)
+    for at in (10, 30, 60):
+        to_come = sum(step > at and (step % 30 == 0 or step == 100) for step in steps)
+        line = diagnosis.validation_time(600, at, 100, 30)
+        assert line.startswith(
+            f"a validation takes 10 minutes, the {to_come} to come about {10 * to_come} minutes; --eval_every"
+        )
+    assert diagnosis.validation_time(600, 100, 100, 30) == diagnosis.validation_time(600, 60, 100, 0) == ""
+    assert diagnosis.validation_time(50, 60, 100, 30) == ""
+    watch = diagnosis.Watch(NAMES, None, 100, True, 30)
+    for at in (30, 60):
+        watch.on_loop(at, {"loss/total": 1.0})
+        watch.on_validation(FINE, 0.5, 600)
+    assert capsys.readouterr().err.count("a validation takes") == 1
+
+
 def test_a_line_is_told_once_and_again_when_it_has_been_untrue(capsys):
     watch = diagnosis.Watch(NAMES, [9, 9, 9], 2_000, True)
     missed = confusion([900, 50, 0], [20, 300, 0], [50, 50, 0])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 from deeplab_tf.data import catalogue
 from deeplab_tf.errors import UserError
@@ -40,8 +41,43 @@ def test_micro_batches_equal_the_full_batch(tmp_path):
 def test_xla_computes_the_same_step(tmp_path):
     plain, _ = trained(tmp_path / "plain", **FROZEN)
     compiled, _ = trained(tmp_path / "compiled", xla=True, **FROZEN)
+    assert not tf.config.optimizer.get_jit()  # Validation, whose images have many sizes, is not compiled.
     # As with micro-batches: fused operations sum in another order.
     np.testing.assert_allclose(compiled, plain, atol=1e-3 * np.abs(plain).max())
+
+
+def test_labels_stay_on_a_gpu(tmp_path, monkeypatch):
+    """They are gathered and compared as int64; for uint8 and int32 TensorFlow would go back to the host."""
+    seen = []
+    for name in ("labels_on_grid", "position_weights"):
+        of_labels = getattr(loop.loss, name)
+
+        def spy(labels, *args, of_labels=of_labels):
+            seen.append(labels.dtype)
+            return of_labels(labels, *args)
+
+        monkeypatch.setattr(loop.loss, name, spy)
+    trained(tmp_path / "run", max_steps=1)
+    assert set(seen) == {tf.int64} and len(seen) >= 2
+
+    def on_gpus(op: str, attribute: str) -> set[int]:
+        """Types for which there is a kernel whose operands are in the memory of a GPU."""
+        registered = kernels.get_registered_kernels_for_op(op).kernel
+        found = [
+            kernel for kernel in registered if kernel.device_type == "GPU" and {*kernel.host_memory_arg} <= {"axis"}
+        ]
+        return {
+            kind
+            for kernel in found
+            for constraint in kernel.constraint
+            if constraint.name == attribute
+            for kind in constraint.allowed_values.list.type
+        }
+
+    if on_gpus("AddV2", "T"):  # This TensorFlow is built for GPUs.
+        for op, attribute, kind in (("GatherV2", "Tparams", tf.uint8), ("NotEqual", "T", tf.int32)):
+            assert tf.int64.as_datatype_enum in on_gpus(op, attribute)
+            assert kind.as_datatype_enum not in on_gpus(op, attribute)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,9 +18,10 @@ import tensorflow as tf
 from deeplab_tf import DeepLab
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import Segmenter
-from deeplab_tf.run_folder import best_checkpoint, latest_checkpoint, locked
+from deeplab_tf.run_folder import best_checkpoint, checkpoint_step, latest_checkpoint, locked
 from deeplab_tf.stopping import Stopped
 from deeplab_tf.training import train
+from deeplab_tf.training.checkpoints import Checkpoints
 from tests.training import toy
 from tests.training.toy import trained
 
@@ -284,6 +286,28 @@ def test_remains_of_killed_processes_are_removed(tmp_path, validated_folders):
         "ckpt-8.data-00000-of-00001",
         "ckpt-8.index",
     ]
+
+
+def test_every_host_saves_at_the_same_steps_after_a_resume(tmp_path):
+    def of_host(chief: bool) -> tuple[Checkpoints, tf.Variable]:
+        layer, step = keras.layers.Dense(1), tf.Variable(0, dtype=tf.int64)
+        layer.build((None, 1))
+        saved = tf.train.Checkpoint(model=layer, step=step)
+        return Checkpoints(tmp_path, saved, step, every=10, keep=3, chief=chief), step
+
+    first, step = of_host(True)
+    step.assign(10)
+    first.save()
+    for checkpoints, step in (of_host(False), of_host(True)):  # the first one's folder is thrown away
+        checkpoints.restore()
+        steps = []
+        for now in range(11, 41):
+            step.assign(now)
+            checkpoints.save(if_due=True)
+            steps.append(checkpoint_step(checkpoints.latest))
+        assert sorted(set(steps)) == [10, 20, 30, 40] and steps[8:10] == [10, 20]
+        checkpoints.clean_up()
+    assert saved_steps(tmp_path) == [20, 30, 40]
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
