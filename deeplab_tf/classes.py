@@ -84,7 +84,7 @@ class DatasetInfo:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
-                f"expected the classes of a data set, 'class_names' and 'palette'; found otherwise ({error!r})"
+                f"expected the classes of a data set, 'class_names' and 'palette'; found otherwise ({error!r:.200})"
             ) from error
 
 

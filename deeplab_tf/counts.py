@@ -164,7 +164,7 @@ class ImageCounts:
                 )
         except (OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"{path}: not the counts file of an evaluation ({error}); evaluate.py writes them"
+                f"{path}: not the counts file of an evaluation ({error!s:.200}); evaluate.py writes them"
             ) from None
 
 

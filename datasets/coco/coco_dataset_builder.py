@@ -172,7 +172,7 @@ def _annotated(
         ]
         listed.sort(key=lambda entry: entry[0])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r})") from error
+        raise UserError(f"{file}: cannot be read as COCO's instance annotations ({error!r:.200})") from error
     pairs = []
     for name, height, width, objects in listed:
         if objects or not least_pixels:

@@ -23,7 +23,7 @@ def _read_parts(data: bytes, source: str) -> Mask:
     except UserError:
         raise
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: not an annotation of PASCAL-Part ({error})") from error
+        raise UserError(f"{source}: not an annotation of PASCAL-Part ({error!s:.200})") from error
 
 
 def _draw_parts(things: np.ndarray, source: str) -> Mask:

@@ -299,7 +299,7 @@ class DenseCRF:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); tools/search_crf.py writes it") from error
         except ValueError as error:
-            raise UserError(f"{path}: is not JSON ({error})") from error
+            raise UserError(f"{path}: is not JSON ({error!s:.200})") from error
         if isinstance(parameters, dict):
             parameters.pop("searched_for", None)
         if not isinstance(parameters, dict) or not set(parameters) <= set(_PARAMETERS):

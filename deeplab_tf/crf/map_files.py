@@ -250,7 +250,7 @@ def _some(names: Iterable[Any]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _holds_objects(file: io.BufferedReader) -> bool:

@@ -126,4 +126,4 @@ def _open_zip(archive: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(archive)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive}: cannot be read as a zip file ({error}); get it again") from error
+        raise UserError(f"{archive}: cannot be read as a zip file ({error!s:.200}); get it again") from error

@@ -206,7 +206,7 @@ def read_metadata(directory: str | os.PathLike) -> dict:
         metadata["class_names"], metadata["unions"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path}: cannot be read as the metadata of a prepared data set ({error}); prepare it with "
+            f"{path}: cannot be read as the metadata of a prepared data set ({error!s:.200}); prepare it with "
             "python datasets/prepare.py"
         ) from error
     return metadata

@@ -61,7 +61,7 @@ def fetch(archive: Archive, folder: pathlib.Path) -> None:
                 members = tqdm.tqdm(tar, desc=f"unpacking {archive.filename}", unit=" files")
                 tar.extractall(folder, members=members, filter="data")
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{target}: cannot be unpacked ({error}); remove it and try again") from error
+            raise UserError(f"{target}: cannot be unpacked ({error!s:.200}); remove it and try again") from error
         target.unlink()
     write_text(done, archive.checksum + "\n")
 

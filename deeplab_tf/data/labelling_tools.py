@@ -160,7 +160,9 @@ def draw_shapes(shapes: tuple[Shape, ...], height: int, width: int, source: str)
             one = draw.get(shape.kind, lambda data, kind=shape.kind: _labelme_shape(kind, data, height, width))
             found.append(one(shape.data))
         except (ValueError, TypeError, KeyError, IndexError, OSError, OverflowError) as error:
-            raise UserError(f"{source}: a {shape.kind} of {shape.label!r} cannot be drawn ({error})") from error
+            raise UserError(
+                f"{source}: a {shape.kind} of {shape.label!r:.100} cannot be drawn ({error!s:.200})"
+            ) from error
     return found
 
 

@@ -53,7 +53,7 @@ class StoredEvaluation:
             mean_iou = {stage: float("nan") if value is None else value for stage, value in mean_iou.items()}
             confusions = {stage: np.array(written[stage]["confusion"]) for stage in stages}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not an evaluation ({error!r}); evaluate.py writes evaluation.json") from None
+            raise UserError(f"{path}: not an evaluation ({error!r:.200}); evaluate.py writes evaluation.json") from None
         if not written.get("made_with"):
             raise UserError(f"{path}: does not say what was evaluated (it is of an older version); evaluate again")
         counts = ImageCounts.load(image_counts_beside(path))

@@ -92,7 +92,7 @@ def _extract(archive: pathlib.Path, name: str, target: pathlib.Path, url: str) -
             with content.open(members[0]) as source, open(target, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{url} cannot be unpacked ({error})") from error
+        raise UserError(f"{url} cannot be unpacked ({error!s:.200})") from error
 
 
 def as_text() -> str:

@@ -81,7 +81,7 @@ def told_by(config: dict, name: str) -> dict[str, Any]:
         if "scales" in network:
             network["scales"] = tuple(float(scale) for scale in network["scales"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{name}: its description of the model cannot be read ({error!r})") from None
+        raise UserError(f"{name}: its description of the model cannot be read ({error!r:.200})") from None
     return network
 
 
