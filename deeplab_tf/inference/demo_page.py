@@ -262,7 +262,8 @@ def served(segmenter: Segmenter, port: int = 7860, longer_side: int = 640) -> It
 
 def serve(segmenter: Segmenter, port: int = 7860, longer_side: int = 640) -> None:
     """Serves the page until Ctrl-C or SIGTERM, see `served`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job starts with it ignored
+        signal.signal(number, signal.default_int_handler)
     with served(segmenter, port, longer_side) as address, contextlib.suppress(KeyboardInterrupt):
         print(f"page       {address} (Ctrl-C ends it)", flush=True)
         threading.Event().wait()

@@ -65,8 +65,9 @@ def test_mirror_averages_the_scores_of_both_views(multi_scale, mirroring, photog
     np.testing.assert_allclose(result.probabilities, tf.nn.softmax(mean), atol=rounding(mean))
     assert np.abs(result.probabilities - multi_scale(image).probabilities).max() > 0.01
     mirrored = mirroring(np.ascontiguousarray(image[:, ::-1]))
-    np.testing.assert_array_equal(mirrored.labels[:, ::-1], result.labels)
-    np.testing.assert_array_equal(mirrored.probabilities[:, ::-1], result.probabilities)
+    # A processor may take other instructions for the last columns than for the first.
+    np.testing.assert_allclose(mirrored.probabilities[:, ::-1], result.probabilities, atol=rounding(mean))
+    assert_labels(mirrored.labels[:, ::-1], result.probabilities, rounding(mean))
 
 
 @pytest.mark.parametrize("mirror", [False, True])
