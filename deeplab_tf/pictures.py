@@ -21,6 +21,7 @@ from deeplab_tf.errors import UserError
 # Photographs are found by these, in whatever case. What counts when they are read is the content.
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MOST_SCANS = 100  # of a JPEG, each of which may go over all pixels in a few bytes; programs write up to 20 or so
+LONGEST_SIDE = 65_500  # pixels, of an image: TensorFlow decodes no longer JPEG, and no PNG of a million
 OPACITY = 0.6  # of the colours of the classes over a photograph
 
 _ROW, _MARGIN = 18, 4  # height of a line of text and space between pictures, pixels
@@ -52,6 +53,9 @@ def open_image(file: str | os.PathLike | bytes, source: str = "", load: bool = T
     source, content = _named_content(file, source)
     try:
         image = Image.open(io.BytesIO(content))
+        if max(image.size) > LONGEST_SIDE:  # as a few hundred bytes may claim
+            found = f"{image.width} x {image.height} pixels"
+            raise UserError(f"{source}: found {found}, expected sides of at most {LONGEST_SIDE}")
         scans = len(_SCAN.findall(content)) if image.format in ("JPEG", "MPO") else 0
         if scans > MOST_SCANS:
             raise UserError(f"{source}: found a JPEG of {scans} scans, expected at most {MOST_SCANS}")

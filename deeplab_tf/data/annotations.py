@@ -21,8 +21,8 @@ import numpy as np
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.parallel import available_cores
+from deeplab_tf.pictures import LONGEST_SIDE
 
-_MAX_SIDE = 65535  # pixels, of an annotated image
 _MOST_MEMORY = 2 << 30  # bytes, that a worker may take: a file of few bytes can ask for all there is
 _alone = threading.Lock()
 
@@ -67,8 +67,8 @@ def draw_segmentations(segmentations: list[Any], height: int, width: int, source
     Raises:
         UserError: one is not a segmentation of such an image.
     """
-    if not all(isinstance(side, int) and 0 < side <= _MAX_SIDE for side in (height, width)):
-        raise UserError(f"{source}: found a size of {height} x {width}, expected whole numbers of pixels up to 65535")
+    if not all(isinstance(side, int) and 0 < side <= LONGEST_SIDE for side in (height, width)):
+        raise UserError(f"{source}: found a size of {height} x {width}, expected whole numbers up to {LONGEST_SIDE}")
     for segmentation in segmentations:
         problem = _problem(segmentation, height, width)
         if problem:

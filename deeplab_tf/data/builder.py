@@ -32,7 +32,6 @@ from deeplab_tf.data.finding import find_builder
 from deeplab_tf.data.masks import Mask, check_indices
 from deeplab_tf.errors import UserError
 
-_LONGEST_SIDE = 65_500  # pixels: of a JPEG; TensorFlow decodes no PNG of a million
 _SKIPPED = "skipped-"
 
 
@@ -310,10 +309,6 @@ def prepared_photograph(data: bytes, source: str) -> tuple[bytes, str, int, int]
             raise UserError(f"{source}: cannot be decoded by TensorFlow; replace or remove it") from error
         return data, "jpeg" if is_jpeg else "png", height, width
     pixels = pictures.read_photograph(data, source)
-    if max(pixels.shape) > _LONGEST_SIDE:
-        raise UserError(
-            f"{source}: found {pixels.shape[0]} x {pixels.shape[1]} pixels, expected sides of at most {_LONGEST_SIDE}"
-        )
     file = io.BytesIO()
     if is_jpeg:
         Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0)

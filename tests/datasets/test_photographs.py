@@ -98,8 +98,14 @@ def test_old_data_are_not_taken_silently(prepared, caplog):
     assert not caplog.text
 
 
-def test_sides_that_no_decoder_takes_are_refused():
-    """TensorFlow decodes no PNG of a million rows."""
-    long = encoded(Image.fromarray(np.zeros((70_000, 2, 3), np.uint8)), "TIFF")
-    with pytest.raises(UserError, match="x.tif: found 70000 x 2 pixels, expected sides of at most 65500"):
-        prepared_photograph(long, "x.tif")
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP"])
+def test_sides_that_no_decoder_takes_are_refused_before_decoding(kind, monkeypatch):
+    """TensorFlow decodes no PNG of a million rows, and a small file may claim gigabytes."""
+    file = encoded(photograph(), "WEBP", save_all=True, append_images=[photograph().rotate(90)])
+    width = file.index(b"VP8X") + 12  # three bytes: the width less 1
+    file = file[:width] + (70_000 - 1).to_bytes(3, "little") + file[width + 3 :]
+    if kind == "TIFF":
+        file = encoded(Image.fromarray(np.zeros((2, 70_000, 3), np.uint8)), "TIFF")
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="x: found 70000 x [0-9]+ pixels, expected sides of at most 65500"):
+        prepared_photograph(file, "x")
