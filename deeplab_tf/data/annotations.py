@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import multiprocessing
+import multiprocessing.util
 import os
 import pathlib
 import threading
@@ -137,7 +138,11 @@ def _draw(segmentations: list[Any], height: int, width: int) -> list[np.ndarray]
 
 @functools.lru_cache(maxsize=1)
 def _workers(process: int) -> concurrent.futures.ProcessPoolExecutor:
-    return _new_workers(available_cores())
+    workers = _new_workers(available_cores())
+    # A process of multiprocessing waits at its end for those that it started, and these wait for work: they are told
+    # to end before the queue that tells them closes, at priority 10.
+    multiprocessing.util.Finalize(None, workers.shutdown, exitpriority=20)
+    return workers
 
 
 def _new_workers(count: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -1,6 +1,7 @@
 """Annotations of strangers: what ends pycocotools or SciPy is one line here, and the next file is read."""
 
 import io
+import multiprocessing
 import os
 import struct
 
@@ -99,3 +100,14 @@ def test_a_file_that_asks_for_all_the_memory_is_one_line():
     hostile = content[:sizes] + struct.pack("<2i", 1 << 14, 1 << 14) + content[sizes + 8 :]
     with pytest.raises(UserError, match=r"x.mat: cannot be read as a MATLAB file \(Unable to allocate 2"):
         annotations.read_mat(hostile, "x.mat", "LabelMap")
+
+
+def test_a_process_of_multiprocessing_that_has_read_annotations_ends():
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"LabelMap": np.eye(2)})
+    arguments = file.getvalue(), "x.mat", "LabelMap"
+    process = multiprocessing.get_context("spawn").Process(target=annotations.read_mat, args=arguments)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
