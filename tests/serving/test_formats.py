@@ -59,15 +59,19 @@ np.savez(sys.argv[3], **{output.get_any_name(): found[output] for output in foun
 """
 
 
-def test_onnx_in_openvino(segmenter, onnx_model, tmp_path):
-    """In a process of its own: beside TensorFlow OpenVINO aborts."""
+def in_openvino(model, images: np.ndarray, folder) -> dict[str, np.ndarray]:
+    """The outputs of an ONNX file, from a process of its own: beside TensorFlow OpenVINO aborts."""
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("needs the package openvino")
-    image = photograph(90, 75)
-    np.save(tmp_path / "images.npy", image[None])
-    arguments = [onnx_model, tmp_path / "images.npy", tmp_path / "found.npz"]
+    np.save(folder / "images.npy", images)
+    arguments = [model, folder / "images.npy", folder / "found.npz"]
     subprocess.run([sys.executable, "-c", _OPENVINO, *map(str, arguments)], check=True, timeout=120)
-    check(dict(np.load(tmp_path / "found.npz")), segmenter(image))
+    return dict(np.load(folder / "found.npz"))
+
+
+def test_onnx_in_openvino(segmenter, onnx_model, tmp_path):
+    image = photograph(90, 75)
+    check(in_openvino(onnx_model, image[None], tmp_path), segmenter(image))
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +82,32 @@ def scaled(segmenter) -> Segmenter:
     return Segmenter(model, info=segmenter.info, input_scale=0.75)
 
 
-@pytest.mark.slow
-def test_onnx_in_int8_finds_most_labels(scaled, tmp_path):
-    """Eight bits: about a hundredth of the range of every map. Random weights, whose classes lie close together."""
+@pytest.fixture(scope="module")
+def small(scaled, tmp_path_factory):
+    """In int8, for labels and confidence."""
     images = [photograph(90, 75, seed) for seed in range(4)]
-    small = export_onnx(scaled, tmp_path / "model.onnx", outputs=["labels", "confidence"], calibration=images)
-    session, image = onnxruntime.InferenceSession(small), photograph(66, 101, 9)
-    labels, confidence = session.run(["labels", "confidence"], {"images": image[None]})
+    path = tmp_path_factory.mktemp("small") / "model.onnx"
+    return export_onnx(scaled, path, outputs=["labels", "confidence"], calibration=images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_onnx_in_int8_finds_most_labels(scaled, small, runtime, tmp_path):
+    """Eight bits: about a hundredth of the range of every map. Random weights, whose classes lie close together."""
+    image = photograph(66, 101, 9)
+    if runtime == "openvino":
+        found = in_openvino(small, image[None], tmp_path)
+    else:
+        session = onnxruntime.InferenceSession(small)
+        names = ["labels", "confidence"]
+        found = dict(zip(names, session.run(names, {"images": image[None]}), strict=True))
     expected = scaled(image)
-    assert (labels[0] == expected.labels).mean() > 0.8
-    assert np.abs(confidence[0] - expected.probabilities.max(-1)).mean() < 0.1
+    assert (found["labels"][0] == expected.labels).mean() > 0.8
+    assert np.abs(found["confidence"][0] - expected.probabilities.max(-1)).mean() < 0.1
+
+
+@pytest.mark.slow
+def test_int8_is_half_the_size_or_less(scaled, small):
     assert small.stat().st_size < 0.55 * 4 * scaled.model.count_params()
 
 
