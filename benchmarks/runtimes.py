@@ -26,7 +26,7 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", None, "A run, for mean IoU before 
 _DATA_DIR = flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Where its prepared data set is.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first images of the split.", lower_bound=1)
 _BACKBONES = flags.DEFINE_bool("backbones", False, "The table of all backbones.")
-_INT8 = flags.DEFINE_bool("int8", True, "With --backbones: also ONNX in int8.")
+_INT8 = flags.DEFINE_bool("int8", True, "With --backbones and --runtimes: also ONNX in int8.")
 _RUNTIMES = flags.DEFINE_string("runtimes", None, "A backbone, random weights, in every runtime.")
 _SIZE = flags.DEFINE_integer("size", 513, "With --backbones and --runtimes: height and width, pixels.", lower_bound=33)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls.", lower_bound=1)
@@ -217,9 +217,9 @@ def billions_of_operations(segmenter) -> float:
     graph = segmenter.graph("float32")
     shape = tf.TensorSpec([1, _SIZE.value, _SIZE.value, 3], tf.uint8)
     function = tf.function(graph.score_maps, autograph=False).get_concrete_function(shape)
-    frozen = tf.Graph()
+    frozen, definition = tf.Graph(), inlined(function)
     with frozen.as_default():
-        tf.graph_util.import_graph_def(inlined(function), name="")
+        tf.graph_util.import_graph_def(definition, name="")
         options = option_builder.ProfileOptionBuilder(option_builder.ProfileOptionBuilder.float_operation())
         found = model_analyzer.profile(frozen, options=options.with_empty_output().build())
     return found.total_float_ops / 1e9
@@ -257,7 +257,8 @@ def runtimes(backbone: str) -> None:
     segmenter = random_segmenter(backbone)
     print(f"{backbone}, {_SIZE.value}x{_SIZE.value}, one scale, {_THREADS.value} threads\n\n| | ms |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        export(segmenter, folder, (_SIZE.value,) * 2, [image()] if _INT8.value else [])
+        litert = backbone == "efficientnet_lite0"  # The converter takes more than 20 GB for a ResNet-101.
+        export(segmenter, folder, (_SIZE.value,) * 2, [image()] if _INT8.value else [], litert)
         forms = {name: (runtime, os.path.join(folder, file)) for name, (runtime, file) in FORMS.items()}
         for name, (runtime, path) in (forms | {"PyTorch": ("pytorch", backbone)}).items():
             found = run(runtime, path, [image()], folder) if runtime == "pytorch" or os.path.exists(path) else None
