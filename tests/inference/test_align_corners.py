@@ -108,7 +108,8 @@ def test_an_export_and_a_batch_do_the_same(segmenter, tmp_path):
 
 @pytest.mark.slow
 def test_other_forms_do_the_same(networks, tmp_path):
-    segmenter, image = Segmenter(networks[1], align_corners=False, scales=(0.75,)), photograph(70, 90)
+    segmenter = Segmenter(networks[1], info=info("shapes"), align_corners=False, scales=(0.75,))
+    image = photograph(70, 90)
     expected = segmenter(image).probabilities
     session = onnxruntime.InferenceSession(export_onnx(segmenter, tmp_path / "x.onnx", outputs=["probabilities"]))
     np.testing.assert_allclose(session.run(None, {"images": image[None]})[0][0], expected, atol=1e-3)
