@@ -376,6 +376,7 @@ def test_a_row_of_a_server_ends_with_masks_and_doubts_are_marked(tmp_path, monke
     assert not ran and f"masks for the server: {tmp_path}/submission" in module.table([row])
 
 
+@pytest.mark.slow
 def test_the_time_of_an_update_is_that_of_the_trainers(tmp_path):
     recipe = Recipe(backbone="resnet_tiny", head="linear", scales=(1.0,), crop_size=65, batch_size=2)
     assert 0 < seconds_per_update(recipe, 8) < 60

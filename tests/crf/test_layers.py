@@ -97,6 +97,7 @@ def test_a_sure_mistake_still_learns(batch):
     assert np.all(tape.gradient(loss, source)[..., 1] < 0)
 
 
+@pytest.mark.slow
 def test_learns_inside_a_model(small, tmp_path):
     """A network with the layer at its end is trained, saved and read again, for images of any size."""
     image, probabilities = small

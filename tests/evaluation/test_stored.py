@@ -56,6 +56,7 @@ def test_the_file_says_what_was_evaluated(segmenter, examples, tmp_path):
     assert not (tmp_path / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_no_evaluation_destroys_one_made_with_other_settings(segmenter, network, examples, tmp_path):
     """Without the CRF, with it, and with other parameters: each is there in the end, although all had one name."""
     for options in ({}, {"crf": DenseCRF(iterations=1)}, {"crf": DenseCRF(iterations=2)}, {"mirror": True}, {}):
@@ -170,6 +171,7 @@ def test_names_that_are_hard_to_write_down(segmenter, examples, tmp_path):
     write_report(tmp_path, evaluation, named, examples, title="names")
 
 
+@pytest.mark.slow
 def test_the_trimap_curves_of_two_runs_stand_in_one_chart(segmenter, examples, tmp_path):
     """Fig. 10b: two networks, each before and after its CRF."""
     refined = variant(segmenter, crf=DenseCRF(iterations=1))

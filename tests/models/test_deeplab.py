@@ -60,6 +60,7 @@ def test_scales_read_the_same_scene(tiny):
     np.testing.assert_allclose(tiny.score_maps(image)["scale_0.75"], expected, atol=rounding(expected))
 
 
+@pytest.mark.slow
 def test_sizes_unknown_to_the_graph(tiny):
     image = photograph(90, 61, batch=2)
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]

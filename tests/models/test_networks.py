@@ -61,7 +61,9 @@ def test_parameters_of_vgg16(head, millions):
 
 
 @pytest.mark.parametrize("head", architectures.RESNET_HEADS)
-@pytest.mark.parametrize("backbone, blocks", [("resnet101", (3, 4, 23, 3)), ("resnet50", (3, 4, 6, 3))])
+@pytest.mark.parametrize(
+    "backbone, blocks", [pytest.param("resnet101", (3, 4, 23, 3), marks=pytest.mark.slow), ("resnet50", (3, 4, 6, 3))]
+)
 def test_parameters_of_resnet(backbone, blocks, head):
     assert parameters(DeepLab(backbone, head)) == resnet_parameters(blocks, head, 21)
 

@@ -82,6 +82,7 @@ def test_labels_of_photographs_are_those_of_the_evaluation(photographs, tmp_path
         check(served(signatures["serving_default"], image[None]), segmenter, image)
 
 
+@pytest.mark.slow
 def test_labels_after_the_crf_are_those_of_the_evaluation(photographs, tmp_path):
     segmenter = Segmenter(network(), DenseCRF(iterations=2), info=info("camvid"))
     signatures = loaded(segmenter, tmp_path, outputs=["labels", "confidence"])
@@ -96,8 +97,8 @@ def test_labels_after_the_crf_are_those_of_the_evaluation(photographs, tmp_path)
     ("outputs", "crf"),
     [
         (["labels"], None),
-        (["confidence"], None),
-        (["confidence", "labels"], None),
+        pytest.param(["confidence"], None, marks=pytest.mark.slow),
+        pytest.param(["confidence", "labels"], None, marks=pytest.mark.slow),
         (["probabilities"], None),
         (["confidence", "labels"], DenseCRF(iterations=1)),
     ],
@@ -126,6 +127,7 @@ def test_tiles_are_those_of_the_segmenter():
         check(served(module.serve_images, image[None]), segmenter, image)
 
 
+@pytest.mark.slow
 def test_images_are_scaled_as_the_segmenter_scales_them():
     segmenter = Segmenter(network(), input_scale=1.5)
     module = ServedSegmenter(segmenter)
@@ -149,7 +151,9 @@ def test_a_batch_of_one_and_of_three_agree(options, crf):
         np.testing.assert_array_equal(alone["labels"][0], together["labels"][i])
 
 
-@pytest.mark.parametrize("outputs", [["labels"], ["labels", "probabilities", "confidence"]])
+@pytest.mark.parametrize(
+    "outputs", [["labels"], pytest.param(["labels", "probabilities", "confidence"], marks=pytest.mark.slow)]
+)
 def test_encoded_images_of_several_sizes_in_one_request(outputs):
     segmenter = Segmenter(network())
     images = [patches(70, 51, 0), patches(33, 90, 1), patches(1, 1, 2)]
@@ -194,6 +198,7 @@ def test_a_bad_image_in_a_batch_fails_alone(outputs):
         assert mask == b"" and expected in error and "\n" not in error
 
 
+@pytest.mark.slow
 def test_the_weights_are_stored_once(tmp_path):
     """However many scales, views and signatures there are."""
     segmenter = Segmenter(network((0.5, 0.75, 1.0)), info=info("camvid"), mirror=True)
@@ -203,6 +208,7 @@ def test_the_weights_are_stored_once(tmp_path):
     assert kernels < (version / "saved_model.pb").stat().st_size < 2 * kernels + 1_000_000
 
 
+@pytest.mark.slow
 def test_bfloat16_on_photographs(photographs):
     """Eight bits of mantissa: the probabilities differ by a few hundredths at most places, few labels with them."""
     segmenter = Segmenter(network((0.5, 1.0)))

@@ -30,6 +30,7 @@ def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
     assert len(next(events)) == len(next(events)) == 4  # Of steps 1, 2, 4 and 6.
 
 
+@pytest.mark.slow
 def test_micro_batches_equal_the_full_batch(tmp_path):
     """Although the ignored pixels are spread unevenly over them."""
     full, _ = trained(tmp_path / "full", **FROZEN)
@@ -40,6 +41,7 @@ def test_micro_batches_equal_the_full_batch(tmp_path):
     np.testing.assert_allclose(accumulated, full, atol=1e-3 * np.abs(full).max())
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same_step(tmp_path):
     plain, _ = trained(tmp_path / "plain", **FROZEN)
     compiled, _ = trained(tmp_path / "compiled", xla=True, **FROZEN)
@@ -48,6 +50,7 @@ def test_xla_computes_the_same_step(tmp_path):
     np.testing.assert_allclose(compiled, plain, atol=1e-3 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_labels_stay_on_a_gpu(tmp_path, monkeypatch):
     """They are gathered and compared as int64; for uint8 and int32 TensorFlow would go back to the host."""
     seen = []
@@ -92,6 +95,7 @@ def test_the_release_s_losses_are_taken(tmp_path):
         assert 1e-3 * np.abs(plain).max() < np.abs(other - plain).max() < np.abs(plain).max(), name
 
 
+@pytest.mark.slow
 def test_the_masks_of_a_folder_are_trained_on_and_the_run_says_so(tmp_path):
     (tmp_path / "masks").mkdir()
     for number in range(toy.IMAGES):
@@ -162,6 +166,7 @@ def test_sixteen_bits_track_float32(tmp_path, precision, steps):
         assert half[-5:].mean() < 0.9 * half[0]  # It learns.
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path, monkeypatch):
     trained(tmp_path / "run", stop_at=4)
     kept = {path: path.read_bytes() for path in (tmp_path / "run/checkpoints").glob("ckpt-*")}
@@ -172,6 +177,7 @@ def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path, monkeypatch
         assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_stops_the_run_before_it_is_infinite(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_DIVERGED", 0.1)
     with pytest.raises(UserError, match=r"diverged: the loss became \d.* by step 1 at learning rate .*initial_weights"):
@@ -183,6 +189,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
         trained(tmp_path / "run", accumulation_steps=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(1, 1), (3, 4), (2, 3), (5, 99)])
 def test_any_window_that_the_run_meets_is_profiled(tmp_path, window, capsys):
     """Inside a loop, the first update, over the end of a loop, over the end of the training."""
@@ -191,6 +198,7 @@ def test_any_window_that_the_run_meets_is_profiled(tmp_path, window, capsys):
     assert "profile_steps" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_window_that_the_run_does_not_meet_is_told(tmp_path, capsys):
     trained(tmp_path / "run", profile_steps=(7, 9), max_steps=2)
     assert "--profile_steps=7,9: no such update was made" in capsys.readouterr().err
@@ -222,6 +230,7 @@ def test_balanced_class_weights_decode_no_image(tmp_path, monkeypatch):
     assert len(found) == 3 and max(found) > 1
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_its_own_flags_only(tmp_path):
     trained(tmp_path / "run", max_steps=2)
     with pytest.raises(UserError) as error:

@@ -46,6 +46,7 @@ def test_features_of_resnet101(output_stride, items, tmp_path):
     assert_equal_features(model, garden)
 
 
+@pytest.mark.slow
 def test_another_epsilon_in_the_checkpoint_of_a_whole_training(tmp_path, unchanged):
     import tf_keras
     from official.vision.modeling.classification_model import ClassificationModel
