@@ -221,6 +221,16 @@ class Segmenter:
         """Names of the classes; their numbers where there is no `info`."""
         return tuple(self.info.class_names if self.info else map(str, range(self.model.num_classes)))
 
+    def classes_to_json(self) -> dict[str, Any]:
+        """Names, colours and the ignore label, for the files that go with a network.
+
+        Raises:
+            UserError: there is no `info`.
+        """
+        if self.info is None:
+            raise UserError("the segmenter has no info: give the classes, Segmenter(model, info=DatasetInfo(...))")
+        return self.info.to_json()
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that the labels depend on, in terms of JSON, for files that say what made them.
@@ -259,7 +269,7 @@ class Segmenter:
 
     def save_description(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` needs besides a checkpoint: the configuration of the model, and the classes."""
-        run_folder.write_description(model_dir, self.model.get_config(), self.info.to_json(), self.train_masks)
+        run_folder.write_description(model_dir, self.model.get_config(), self.classes_to_json(), self.train_masks)
 
     def save(self, model_dir: str | pathlib.Path) -> None:
         """Writes what `load` reads: the description and the weights, as a checkpoint. For weights from elsewhere."""

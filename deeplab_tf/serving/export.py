@@ -187,8 +187,10 @@ def export_saved_model(
         the version directory.
 
     Raises:
-        UserError: an output or the precision is not one of these, or the folder cannot be written.
+        UserError: an output or the precision is not one of these, the segmenter has no `info`, or the folder cannot be
+            written.
     """
+    segmenter.classes_to_json()
     served = ServedSegmenter(segmenter, outputs, precision, max_pixels)
     export_dir = pathlib.Path(export_dir).expanduser()
     files.remove_remains(export_dir)
@@ -215,4 +217,4 @@ def _write(folder: pathlib.Path, segmenter: Segmenter, served: ServedSegmenter, 
     module.preprocessing = served.preprocessing
     tf.saved_model.save(module, str(folder), signatures=served.signatures(), options=options)
     write_warmup_requests(folder, served.signatures(), max_pixels)
-    files.write_json(folder / "assets.extra" / "classes.json", segmenter.info.to_json())
+    files.write_json(folder / "assets.extra" / "classes.json", segmenter.classes_to_json())

@@ -46,7 +46,7 @@ def export_onnx(
     """Writes an ONNX model, by tf2onnx: `images` uint8 [B, H, W, 3] of any size -> the outputs.
 
     Args:
-        segmenter: without a CRF and without tiles.
+        segmenter: with `info`, without a CRF and without tiles.
         path: the file to write.
         outputs: as for `export_saved_model`.
         calibration: images, uint8 [H, W, 3] of any sizes, such as the model will see: the model is quantised to int8 by
@@ -56,9 +56,10 @@ def export_onnx(
         the path.
 
     Raises:
-        UserError: the segmenter has a CRF or tiles; an output is not known; there is no image; or tf2onnx, or for int8
-            onnxruntime, is not installed.
+        UserError: the segmenter has a CRF or tiles, or no `info`; an output is not known; there is no image; or
+            tf2onnx, or for int8 onnxruntime, is not installed.
     """
+    classes = segmenter.classes_to_json()
     try:
         import tf2onnx
     except ImportError as error:
@@ -69,7 +70,7 @@ def export_onnx(
         for node in model.graph.node:
             _make_padding_explicit(node)
         model = model if calibration is None else _quantised_onnx(model, calibration)
-    for name, value in segmenter.info.to_json().items():
+    for name, value in classes.items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     return _write(path, model.SerializeToString())
 

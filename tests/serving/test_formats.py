@@ -15,7 +15,7 @@ from deeplab_tf import DeepLab, Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
-from deeplab_tf.serving import calibration, export_litert, export_onnx
+from deeplab_tf.serving import calibration, export_litert, export_onnx, export_saved_model
 from tests.helpers import photograph, randomise
 
 
@@ -121,6 +121,14 @@ def test_litert_quantised(scaled, tmp_path, precision, agreeing, size):
     found = Interpreter(str(path)).get_signature_runner()(images=image[None])
     assert (found["labels"][0] == scaled(image).labels).mean() > agreeing
     assert path.stat().st_size < size * 4 * scaled.model.count_params()
+
+
+def test_classes_are_wanted(segmenter, tmp_path):
+    unnamed = Segmenter(segmenter.model)
+    for write in (export_onnx, export_saved_model, Segmenter.save):
+        with pytest.raises(UserError, match="the segmenter has no info: give the classes"):
+            write(unnamed, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_wants_images(scaled, tmp_path):
