@@ -55,7 +55,7 @@ TEST = [
     "openvino",
     "playwright",
     "pytest",
-    "pytest-xdist",
+    "pytest-xdist>=3.8",  # --no-loadscope-reorder
     "ruff",
     "torch==2.13.0",
 ]

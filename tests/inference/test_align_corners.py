@@ -79,7 +79,7 @@ def test_probabilities_are_those_of_deeplab_pytorch(networks, segmenter, of_the_
     clear = top_two[..., 1] - top_two[..., 0] > 1e-3
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(result.labels[clear], expected.argmax(-1)[clear])
-    assert np.abs(of_the_paper(image).probabilities - expected).max() > 0.01
+    assert np.abs(of_the_paper(image).probabilities - expected).max() > 0.01  # the paper's way is another
 
 
 def test_the_mirror_averages_scores(networks):
@@ -107,8 +107,7 @@ def test_an_export_and_a_batch_do_the_same(segmenter, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_forms_do_the_same(networks, tmp_path):
-    segmenter = Segmenter(networks[1], info=info("shapes"), align_corners=False, scales=(0.75,))
+def test_other_forms_do_the_same(segmenter, tmp_path):
     image = photograph(70, 90)
     expected = segmenter(image).probabilities
     session = onnxruntime.InferenceSession(export_onnx(segmenter, tmp_path / "x.onnx", outputs=["probabilities"]))

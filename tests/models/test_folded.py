@@ -20,6 +20,7 @@ from tests.helpers import randomise
         ("efficientnet_lite0", "aspp_s", {}),
         pytest.param("vgg16", "aspp_s", {}, marks=pytest.mark.slow),
         pytest.param("vgg16", "large_fov", {"average_pool": True, "dropout": 0.9}, marks=pytest.mark.slow),
+        pytest.param("vgg16", "fc_4x4_r8", {}, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("constants", [False, True])

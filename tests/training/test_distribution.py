@@ -57,13 +57,15 @@ def moved(tmp_path_factory):
             2,
             [
                 run("one", **FROZEN),
-                run("two_replicas", strategy="mirrored", accumulation_steps=2, validate=None, **FROZEN),
+                run("two_replicas", strategy="mirrored", validate=None, **FROZEN),
+                run("two_replicas_micro", strategy="mirrored", accumulation_steps=2, **FROZEN),
                 run("one_batch_norm", max_steps=4, ema_decay=0.5),
                 run("one_half", **HALF),
                 run("two_replicas_half", strategy="mirrored", **HALF),
                 run("dropout_one", **DROPOUT),
+                run("dropout_micro", accumulation_steps=2, **DROPOUT),
                 run("dropout_none", **DROPOUT, dropout=0.0),
-                run("dropout_two_replicas", strategy="mirrored", accumulation_steps=2, **DROPOUT),
+                run("dropout_two_replicas", strategy="mirrored", **DROPOUT),
                 run("synchronised", batch_norm="sync", strategy="mirrored", max_steps=4, ema_decay=0.5),
             ],
         )
@@ -81,9 +83,9 @@ def moved(tmp_path_factory):
     return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
 
 
-@pytest.mark.parametrize("name", ["two_replicas", "host_0", "host_1"])
+@pytest.mark.parametrize("name", ["two_replicas", "two_replicas_micro", "host_0", "host_1"])
 def test_same_weights_as_one_device(moved, name):
-    """To float tolerance, although the ignored pixels are spread unevenly over the replicas and their micro-batches."""
+    """To float tolerance, although the ignored pixels are spread unevenly over the replicas."""
     reference = moved["one"]
     assert np.abs(reference).max() > 1e-5
     # Sums in another order: 1e-4 of a gradient (helpers.assert_same_scores); rounding the moved weights costs 1e-5 of
@@ -91,7 +93,7 @@ def test_same_weights_as_one_device(moved, name):
     np.testing.assert_allclose(moved[name], reference, atol=1e-3 * np.abs(reference).max())
 
 
-@pytest.mark.parametrize("name", ["dropout_two_replicas", "dropout_host_0", "dropout_host_1"])
+@pytest.mark.parametrize("name", ["dropout_micro", "dropout_two_replicas", "dropout_host_0", "dropout_host_1"])
 def test_dropout_drops_the_same_features_of_the_same_images(moved, name):
     """VGG-16 at dropout 0.5: the masks depend on the image's place in the stream, not on the device."""
     reference = moved["dropout_one"]
