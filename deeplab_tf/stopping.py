@@ -34,6 +34,7 @@ class StopRequest:
     def __init__(self, answer: Callable[[], str] = lambda: "stopping; Ctrl-C again ends at once"):
         self._answer = answer
         self._signal_number = 0
+        self._ending = False
 
     def signal_number(self) -> int:
         """The first signal that this process received; 0 for none."""
@@ -62,12 +63,16 @@ class StopRequest:
             received.close()
 
     def _remember(self, signal_number: int, frame) -> None:
-        if self._signal_number and signal_number == signal.SIGINT:
+        if self._ending:
+            self._ending = False  # Once: what tidies up is not interrupted.
             raise KeyboardInterrupt
         self._signal_number = self._signal_number or signal_number
 
     def _watch(self, received: socket.socket) -> None:
-        """Reads the numbers of signals as they come, until the other end is closed."""
+        """Reads the numbers of signals as they come, until the other end is closed.
+
+        It alone knows their order: Python handles those that came meanwhile in the order of their numbers.
+        """
         asked = False
         while numbers := received.recv(1):
             if numbers[0] not in SIGNALS:
@@ -76,6 +81,8 @@ class StopRequest:
                 print(f"\n{self._answer()}", file=sys.stderr, flush=True)
                 asked = True
             elif numbers[0] == signal.SIGINT:
+                self._ending = True
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 received.settimeout(_GRACE)
                 with contextlib.suppress(TimeoutError):
                     while received.recv(1):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 SCRIPT = """
-import ctypes, sys, time
+import ctypes, hashlib, sys, time
 from deeplab_tf.stopping import StopRequest
 assert "tensorflow" not in sys.modules
 with StopRequest(lambda: "stopping after this").listening():
@@ -40,8 +40,14 @@ def test_the_first_answers_while_native_code_runs_and_the_second_ends_it():
     assert time.monotonic() - asked < 10  # Two seconds on an idle machine.
 
 
-def test_python_ends_in_order_where_it_can():
-    process = start("try:\n        time.sleep(60)\n    finally:\n        print('tidied', file=sys.stderr)")
+# Part of a second in native code: Python then learns of both signals at once, and of the second one first.
+BUSY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 1_000_000); "
+
+
+@pytest.mark.parametrize("first", ["", BUSY], ids=["waiting", "busy"])
+def test_python_ends_in_order_where_it_can(first):
+    process = start(f"try:\n        {first}time.sleep(60)\n    finally:\n        print('tidied', file=sys.stderr)")
+    time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     process.stderr.readline()
     process.stderr.readline()
