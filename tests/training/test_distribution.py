@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}

@@ -14,6 +14,8 @@ from tests.helpers import randomise
 from tests.training import toy
 from tests.training.toy import trained
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
 
 

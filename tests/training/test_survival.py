@@ -25,7 +25,7 @@ from deeplab_tf.training.checkpoints import Checkpoints
 from tests.training import toy
 from tests.training.toy import trained
 
-pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 40  # of runs that are stopped from outside
