@@ -34,6 +34,7 @@ _THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Of every runtime.", 
 _WORK = flags.DEFINE_string("work", None, "Used by itself: a runtime, a model, the images and the result, with commas.")
 
 BACKBONES = ("vgg16", "resnet50", "resnet101", "efficientnet_lite0", "resnet_tiny")
+SMALL = ("efficientnet_lite0", "resnet_tiny")
 FORMS = {  # name in the table -> runtime and file
     "SavedModel": ("tensorflow", "1"),
     "ONNX Runtime": ("onnxruntime", "model.onnx"),
@@ -142,7 +143,10 @@ def run(runtime: str, path: str, images: list[np.ndarray], folder: str) -> dict[
 
 
 def export(segmenter, folder: str, size: tuple[int, int], calibration: list[np.ndarray], litert: bool = True) -> None:
-    """Every form of a segmenter, labels only, in a folder; int8 where there are images for the calibration."""
+    """Every form of a segmenter, labels only, in a folder; int8 where there are images for the calibration.
+
+    LiteRT only of the small networks: its converter takes more than 20 GB for a ResNet-101.
+    """
     from deeplab_tf import serving
 
     folder = pathlib.Path(folder)
@@ -151,7 +155,7 @@ def export(segmenter, folder: str, size: tuple[int, int], calibration: list[np.n
     if calibration:
         serving.export_onnx(segmenter, folder / "model_int8.onnx", outputs=["labels"], calibration=calibration)
     names = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
-    for precision, name in names.items() if litert else ():
+    for precision, name in names.items() if litert and segmenter.model.backbone in SMALL else ():
         options = {"image_size": size, "outputs": ["labels"], "precision": precision, "calibration": calibration}
         if calibration or precision != "int8":
             serving.export_litert(segmenter, folder / name, **options)
@@ -179,6 +183,8 @@ def trained() -> None:
         reference = None
         for name, (runtime, file) in FORMS.items():
             path = pathlib.Path(folder) / file
+            if not path.exists():
+                continue
             found = run(runtime, str(path), [example["image"] for example in examples], folder)
             if found is None:
                 continue
@@ -257,8 +263,7 @@ def runtimes(backbone: str) -> None:
     segmenter = random_segmenter(backbone)
     print(f"{backbone}, {_SIZE.value}x{_SIZE.value}, one scale, {_THREADS.value} threads\n\n| | ms |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        litert = backbone == "efficientnet_lite0"  # The converter takes more than 20 GB for a ResNet-101.
-        export(segmenter, folder, (_SIZE.value,) * 2, [image()] if _INT8.value else [], litert)
+        export(segmenter, folder, (_SIZE.value,) * 2, [image()] if _INT8.value else [])
         forms = {name: (runtime, os.path.join(folder, file)) for name, (runtime, file) in FORMS.items()}
         for name, (runtime, path) in (forms | {"PyTorch": ("pytorch", backbone)}).items():
             found = run(runtime, path, [image()], folder) if runtime == "pytorch" or os.path.exists(path) else None
