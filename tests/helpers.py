@@ -1,8 +1,12 @@
 """Networks with random weights, photographs from noise, commands run as a user runs them: for all tests."""
 
+import multiprocessing
+import os
 import pathlib
+import runpy
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -96,7 +100,29 @@ def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: floa
     assert (probabilities.max(-1) - chosen).max() <= 2 * tolerance
 
 
+# A command begins as a copy of a process that has imported what most of them need, which takes longer than they do.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["tensorflow", "keras", "deeplab_tf.flags"])
+
+
 def run_command(command: str, *flags: str, cwd: pathlib.Path, timeout: float = 600) -> subprocess.CompletedProcess:
     """Runs one of the repository's commands, such as "tools/refine.py", in a process of its own; output as text."""
-    line = [sys.executable, str(REPOSITORY / command), *map(str, flags)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    line = [str(REPOSITORY / command), *map(str, flags)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder) / name for name in ("output", "errors")]
+        process = _PROCESSES.Process(target=_command, args=(line, str(cwd), *map(str, files)))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(line, timeout)
+        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in files))
+
+
+def _command(line: list[str], folder: str, *files: str) -> None:
+    """What the process of a command does: as `python` would, but for the files that take its output."""
+    for stream, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    os.chdir(folder)
+    sys.argv, sys.path[0] = line, os.path.dirname(line[0])
+    runpy.run_path(line[0], run_name="__main__")

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 import types
 
@@ -21,6 +20,7 @@ from deeplab_tf.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from deeplab_tf.flags import FLAGS
 from deeplab_tf.training import Recipe, train
 from deeplab_tf.training.timing import seconds_per_update
+from tests.helpers import run_command
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EVERYTHING = json.loads((REPOSITORY / "experiments/published.json").read_text())
@@ -329,8 +329,7 @@ def test_two_steps_on_small_data(row, small_records, calm_networks, tmp_path):
 
 @pytest.mark.slow
 def test_what_is_missing_is_said(tmp_path):
-    command = [sys.executable, "tools/reproduce.py", f"--data_dir={tmp_path}"]
-    result = subprocess.run([*command, "--table=10"], capture_output=True, text=True, timeout=120)
+    result = run_command("tools/reproduce.py", f"--data_dir={tmp_path}", "--table=10", cwd=tmp_path)
     assert result.returncode == 1 and "--table=10: expected one of 1, 2, 3" in result.stderr
 
 

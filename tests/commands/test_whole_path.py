@@ -14,23 +14,16 @@ from PIL import Image
 from deeplab_tf import data
 from deeplab_tf.evaluation import ConfusionMatrix
 from deeplab_tf.inference import Segmenter
+from tests.helpers import REPOSITORY, run_command
 
 pytestmark = pytest.mark.slow  # processes of commands, or many trainings
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-def run(command: str, *flags: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / command), *flags], cwd=cwd, capture_output=True, text=True, timeout=600
-    )
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> pathlib.Path:
     """A folder in which train.py has made a run of a few steps on `shapes`, with its export."""
     folder = tmp_path_factory.mktemp("workplace")
-    result = run(
+    result = run_command(
         "train.py",
         f"--flagfile={REPOSITORY / 'demo.flags'}",
         "--data_dir=tfds",
@@ -75,7 +68,7 @@ def test_training_ends_with_a_summary_and_its_files(workplace):
 
 
 def test_evaluation_reads_the_flags_of_the_run_and_counts_right(workplace, segmenter):
-    result = run("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace)
+    result = run_command("evaluate.py", "--model_dir=runs/demo", "--limit=7", cwd=workplace)
     assert result.returncode == 0, result.stderr
     written = json.loads((workplace / "runs/demo/evaluation_first7.json").read_text())
     confusion = ConfusionMatrix.empty(segmenter.info.num_classes)
@@ -94,7 +87,7 @@ def test_evaluation_reports_and_compares(workplace):
     last = json.loads((run_dir / "evaluation.json").read_text())
     shutil.copytree(run_dir, workplace / "runs/my copy")
     flags = ["--limit=25", "--eval_mirror", "--report_dir=report", "--compare=runs/my copy"]
-    result = run("evaluate.py", "--model_dir=runs/demo", *flags, cwd=workplace)
+    result = run_command("evaluate.py", "--model_dir=runs/demo", *flags, cwd=workplace)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("mean IoU") and " to " in line]
     after = json.loads((run_dir / "evaluation_mirror_first25.json").read_text())["network"]["mean_iou"]
@@ -104,7 +97,7 @@ def test_evaluation_reports_and_compares(workplace):
     assert not list((workplace / "runs/my copy").glob("evaluation_mirror*"))
 
     files = ["--this=runs/demo/evaluation_mirror_first25.json", "--other=runs/my copy/evaluation.json"]
-    result = run("tools/compare.py", *files, cwd=workplace)
+    result = run_command("tools/compare.py", *files, cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert "mirror        this: True; other: False" in result.stdout and "limit         this: 25" in result.stdout
 
@@ -121,7 +114,9 @@ def test_evaluation_on_other_classes_is_refused_before_any_work(workplace, refus
 
 
 def test_prediction_writes_palette_masks_and_names_what_it_cannot_read(workplace, photographs, segmenter):
-    result = run("predict.py", "--model_dir=runs/demo", f"--input={photographs}", "--output_dir=out", cwd=workplace)
+    result = run_command(
+        "predict.py", "--model_dir=runs/demo", f"--input={photographs}", "--output_dir=out", cwd=workplace
+    )
     assert result.returncode == 1
     assert "3 of 4 images" in result.stdout
     assert "broken.jpg: cannot be read as an image" in result.stderr and "Traceback" not in result.stderr
@@ -155,7 +150,9 @@ np.savez(sys.argv[2], **arrays)
 
 
 def test_the_export_gives_the_labels_of_the_evaluation(workplace, photographs, segmenter):
-    result = run("export_saved_model.py", "--model_dir=runs/demo", "--export_dir=runs/demo/exported", cwd=workplace)
+    result = run_command(
+        "export_saved_model.py", "--model_dir=runs/demo", "--export_dir=runs/demo/exported", cwd=workplace
+    )
     assert result.returncode == 0, result.stderr
     version = workplace / "runs/demo/exported/2"  # train.py wrote version 1
     classes = json.loads((version / "assets.extra/classes.json").read_text())

@@ -1,17 +1,13 @@
 """tools/search_crf.py as a user runs it, on a run whose network was never trained."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
 
 from deeplab_tf import DeepLab, Segmenter, data
 from deeplab_tf.crf import DenseCRF
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers import run_command
 
 
 @pytest.mark.slow
@@ -21,9 +17,8 @@ def test_search_command(tmp_path):
     info = data.info("shapes", tmp_path / "tfds")
     model = DeepLab("resnet_tiny", "linear", info.num_classes, scales=(1.0,))
     Segmenter(model, info=info).save(tmp_path / "run")
-    command = [sys.executable, str(REPOSITORY / "tools/search_crf.py"), "--model_dir=run", "--limit=1"]
-    command += ["--dataset=shapes", "--data_dir=tfds"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    flags = ("--model_dir=run", "--limit=1", "--dataset=shapes", "--data_dir=tfds")
+    result = run_command("tools/search_crf.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "without CRF" in result.stdout and "written    crf.json" in result.stdout
     best = DenseCRF.load(tmp_path / "run/crf.json")

@@ -1,8 +1,6 @@
 """Counts and pictures of a prepared data set."""
 
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from PIL import Image
 from deeplab_tf import data
 from deeplab_tf.data import summary
 from deeplab_tf.pictures import contact_sheet
-
-PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
+from tests.helpers import run_command
 
 
 def test_counts_are_those_of_the_labels(shapes_dir):
@@ -27,8 +24,8 @@ def test_counts_are_those_of_the_labels(shapes_dir):
 @pytest.mark.slow
 def test_the_command_prints_and_draws(shapes_dir):
     data_dir = pathlib.Path(shapes_dir).parents[1]
-    command = [sys.executable, PREPARE, "--dataset=shapes", f"--data_dir={data_dir}", "--summarize"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    flags = ("--dataset=shapes", f"--data_dir={data_dir}", "--summarize")
+    printed = run_command("datasets/prepare.py", *flags, cwd=data_dir).stdout
     assert "train            400" in printed and "background" in printed and "never occur" not in printed
     sheet = Image.open(pathlib.Path(shapes_dir) / "contact_sheet.jpg")
     assert sheet.size[0] > 1000 and sheet.size[1] > 800

@@ -1,21 +1,16 @@
 """The command line `python datasets/prepare.py`."""
 
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from deeplab_tf import data
 from deeplab_tf.data import finding
 from deeplab_tf.errors import UserError
-
-PREPARE = pathlib.Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
+from tests.helpers import run_command
 
 
 def run(folder, *flags):
-    return subprocess.run([sys.executable, PREPARE, *flags], capture_output=True, text=True, cwd=folder)
+    return run_command("datasets/prepare.py", *flags, cwd=folder)
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 """Scores of folders: against Cityscapes' own scripts, evaluate(), and the definitions of the boundary measures."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,8 +12,7 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import boundaries, evaluate, trimap
 from deeplab_tf.evaluation.scoring import MaskFolder, id_table, score_folders
 from deeplab_tf.evaluation.tables import named_subsets
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers import run_command
 
 
 def blocks(rng, values, height, width, size=8):
@@ -241,9 +237,8 @@ def test_what_cannot_be_scored_is_left_out(folders):
 @pytest.mark.slow
 def test_command(folders, tmp_path):
     (folders[0] / "0.png").write_bytes(b"broken")
-    command = [sys.executable, str(REPOSITORY / "tools/score.py"), "--predictions=predictions", "--labels=labels"]
-    command += ["--classes=1,2", "--score_file=scores.json"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    flags = ("--predictions=predictions", "--labels=labels", "--classes=1,2", "--score_file=scores.json")
+    result = run_command("tools/score.py", *flags, cwd=tmp_path)
     assert result.returncode == 1
     assert "scored     2 masks of predictions" in result.stdout and "mean of 2 chosen" in result.stdout
     assert "left out   predictions/0.png" in result.stderr and "error: 1 left out" in result.stderr

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ from deeplab_tf.evaluation import (
     evaluate_and_draw,
     trimap,
 )
+from tests.helpers import run_command
 
 DATA = {"dataset": "shapes", "split": "val"}
 
@@ -188,9 +186,7 @@ def test_the_trimap_curves_of_two_runs_stand_in_one_chart(segmenter, examples, t
         np.testing.assert_array_equal(lines[f"{name} network"].get_xdata(), trimap.WIDTHS)
     colors = [line.get_color() for line in axes.lines]
     assert colors[0] == colors[1] != colors[2] == colors[3]
-    command = [sys.executable, "tools/compare.py", *(f"--{flag}={tmp_path / name}/evaluation.json" for flag, name in
-               (("this", "a"), ("other", "b"))), f"--trimap_chart={tmp_path}/fig10.svg"]  # fmt: skip
-    root = pathlib.Path(__file__).parents[2]
-    output = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    flags = ("--this=a/evaluation.json", "--other=b/evaluation.json", "--trimap_chart=fig10.svg")
+    output = run_command("tools/compare.py", *flags, cwd=tmp_path).stdout
     assert "mirror" in output and "fig10.svg" in output
     assert (tmp_path / "fig10.svg").read_text().count("network + CRF") >= 2

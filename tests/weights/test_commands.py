@@ -1,9 +1,5 @@
 """tools/convert_weights.py and the flags of train.py, as a user runs them."""
 
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,16 +8,9 @@ from PIL import Image
 from deeplab_tf import DeepLab, weights
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.serving import export_saved_model
-from tests.helpers import randomise
+from tests.helpers import REPOSITORY, randomise, run_command
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NETWORK = ("--backbone=resnet_tiny", "--head=aspp_l", "--scales=1")
-
-
-def run(command: str, *flags: str, cwd: pathlib.Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / command), *flags], cwd=cwd, capture_output=True, text=True, timeout=600
-    )
 
 
 @pytest.fixture
@@ -39,11 +28,11 @@ def test_weights_become_a_run_that_predicts(voc_network, refused, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(image).save(tmp_path / "photos/1.png")
     flags = ("x.weights.h5", "--model_dir=released")
-    result = run("tools/convert_weights.py", *flags, "--output=y.weights.h5", cwd=tmp_path)
+    result = run_command("tools/convert_weights.py", *flags, "--output=y.weights.h5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "taken        56 layers" in result.stdout and "preprocessing  torch" in result.stdout
 
-    result = run("predict.py", "--model_dir=released", "--input=photos", "--output_dir=out", cwd=tmp_path)
+    result = run_command("predict.py", "--model_dir=released", "--input=photos", "--output_dir=out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     expected = Segmenter(voc_network)(image).labels
     np.testing.assert_array_equal(np.asarray(Image.open(next((tmp_path / "out/masks").iterdir()))), expected)
@@ -61,7 +50,9 @@ def test_weights_become_a_run_that_predicts(voc_network, refused, tmp_path):
 
 @pytest.mark.slow
 def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_network, refused, tmp_path):
-    result = run("tools/convert_weights.py", "x.weights.h5", "--dataset=shapes", "--output=y.weights.h5", cwd=tmp_path)
+    result = run_command(
+        "tools/convert_weights.py", "x.weights.h5", "--dataset=shapes", "--output=y.weights.h5", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert weights.describe(tmp_path / "y.weights.h5") == weights.describe(tmp_path / "x.weights.h5")
     flags = ("x.weights.h5", "--dataset=shapes", "--model_dir=released")
@@ -73,7 +64,7 @@ def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_netw
 
 @pytest.mark.slow
 def test_training_starts_from_weights_with_frozen_layers(voc_network, tmp_path):
-    result = run(
+    result = run_command(
         "train.py",
         *(f"--flagfile={REPOSITORY / 'demo.flags'}", *NETWORK, "--data_dir=tfds", "--model_dir=run", "--export_dir="),
         *("--initial_weights=x.weights.h5", "--freeze=backbone", "--batch_norm=frozen", "--nocrf", "--overlays=0"),
