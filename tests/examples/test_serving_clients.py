@@ -6,7 +6,6 @@ TF Serving itself is no Python package. The servers here speak its protocols: ov
 
 import concurrent.futures
 import importlib.util
-import os
 import pathlib
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.data import info
 from deeplab_tf.serving import export_saved_model
 from deeplab_tf.serving.warmup import WARMUP_FILE
-from tests.helpers import photograph, randomise
+from tests.helpers import REPOSITORY, photograph, randomise, run_command
 
 grpc = pytest.importorskip("grpc", reason="needs grpcio, which tensorflow-serving-api brings")
 pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
@@ -34,7 +33,6 @@ from tensorflow_serving.config import model_server_config_pb2  # noqa: E402
 
 pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "serving"
 MODELS = {"deeplab": ("labels", "probabilities"), "labels_only": ("labels",)}
 TOLERANCE = 5e-5  # as in the tests of the export
@@ -153,9 +151,8 @@ def client(request):
 
     def run(*arguments: str, server: str | None = None) -> subprocess.CompletedProcess:
         address = server or request.getfixturevalue(f"{request.param}_server")
-        command = [sys.executable, str(EXAMPLES / f"{request.param}_client.py"), f"--server={address}", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}  # as if the package were installed
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        name = f"examples/serving/{request.param}_client.py"
+        return run_command(name, f"--server={address}", *arguments, cwd=REPOSITORY)
 
     return run
 
