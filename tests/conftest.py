@@ -31,6 +31,15 @@ SHARED = REPOSITORY.parent / "shared"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `full_size` run where they are asked for, by `-m full_size` or by name."""
+    if "full_size" in config.option.markexpr or any("::" in argument for argument in config.args):
+        return
+    large = [item for item in items if item.get_closest_marker("full_size")]
+    config.hook.pytest_deselected(items=large)
+    items[:] = [item for item in items if item not in large]
+
+
 def pytest_collection_finish():
     """What is imported stays: without this, Python's search for garbage takes a tenth of the time."""
     gc.collect()
@@ -83,6 +92,13 @@ def segmenter():
     from deeplab_tf.data import info
 
     return Segmenter(_network(), info=info("shapes"))
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """Makes "resnet_tiny" a network of fewer layers still, in this process, for tests of what surrounds the network."""
+    with helpers.small_network():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Networks with random weights, photographs from noise, commands run as a user runs them: for all tests."""
 
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -7,10 +8,18 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import numpy as np
 
+from deeplab_tf.models import architectures
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# Makes "resnet_tiny" a network of one block in each stage: tracing its layers is what takes the time of many a test.
+small_network = functools.partial(
+    mock.patch.dict, architectures.RESNETS, {"resnet_tiny": ((1, 1, 1, 1), 16, (16, 32, 48, 64))}
+)
 
 
 def randomise(model, seed: int = 3):

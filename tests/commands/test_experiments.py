@@ -304,8 +304,16 @@ def prepared(records, dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-@pytest.mark.parametrize("row", GROUPS.values())
-@pytest.mark.slow
+IN_LITTLE_TIME = ("table9_vgg16_full", "table9_resnet101")  # The others run by -m full_size.
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.slow if row in IN_LITTLE_TIME else pytest.mark.full_size)
+        for row in GROUPS.values()
+    ],
+)
 def test_two_steps_on_small_data(row, small_records, calm_networks, tmp_path):
     of_row = settings(row)
     recipe = dataclasses.replace(

@@ -17,6 +17,8 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.serving import ServedSegmenter, export_saved_model
 from tests.helpers import assert_labels, randomise
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @functools.cache
 def network(scales=(1.0,)) -> DeepLab:

@@ -15,17 +15,12 @@ from unittest import mock
 
 import numpy as np
 
-from deeplab_tf.models import architectures
+from tests.helpers import small_network
 
 BATCH = 4
 CLASSES = 3
 IMAGES = 16
 SIDE = 65
-
-# Makes "resnet_tiny" a network of one block in each stage: tracing its layers is what takes the time of a training.
-small_network = functools.partial(
-    mock.patch.dict, architectures.RESNETS, {"resnet_tiny": ((1, 1, 1, 1), 16, (16, 32, 48, 64))}
-)
 
 
 def prepared(folder: pathlib.Path) -> pathlib.Path:

@@ -18,7 +18,11 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (1, 65, 65, 3), dtype=np.uint
 
 @pytest.mark.parametrize(
     "prefix, backbone",
-    [("", "resnet_tiny"), ("module.base.", "resnet_tiny"), pytest.param("base.", "resnet101", marks=pytest.mark.slow)],
+    [
+        ("", "resnet_tiny"),
+        ("module.base.", "resnet_tiny"),
+        pytest.param("base.", "resnet101", marks=pytest.mark.full_size),
+    ],
 )
 def test_deeplab_pytorch(prefix, backbone, tmp_path):
     network = randomise(pytorch_networks.ResNet(backbone))
@@ -73,7 +77,7 @@ class Torchvision(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-@pytest.mark.parametrize("backbone", ["resnet_tiny", pytest.param("resnet101", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backbone", ["resnet_tiny", pytest.param("resnet101", marks=pytest.mark.full_size)])
 def test_torchvision(backbone, tmp_path):
     network = randomise(Torchvision(*pytorch_networks.RESNETS[backbone]))
     torch.save({"state_dict": network.state_dict()}, tmp_path / "x.pth")
