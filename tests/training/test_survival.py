@@ -1,5 +1,6 @@
 """A run that is killed, asked to stop, or meets a bad file or a full disk, ends as one that was never stopped."""
 
+import functools
 import json
 import os
 import pathlib
@@ -28,8 +29,9 @@ from tests.training.toy import trained
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-STEPS = 40  # of runs that are stopped from outside
+STEPS = 24  # of runs that are stopped from outside
 FEW = 12  # of those that stop themselves at step 8
+without_network = functools.partial(trained, network=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,14 @@ def never_stopped(tmp_path_factory) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def few_steps(tmp_path_factory) -> np.ndarray:
-    moved, _ = trained(tmp_path_factory.mktemp("few_steps") / "run", max_steps=FEW)
+    moved, _ = without_network(tmp_path_factory.mktemp("few_steps") / "run", max_steps=FEW)
     return moved
 
 
 @pytest.fixture(scope="module")
 def folder_stopped_at_8(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("stopped_at_8")
-    trained(folder / "run", max_steps=FEW, stop_at=8)
+    without_network(folder / "run", max_steps=FEW, stop_at=8)
     return folder
 
 
@@ -106,7 +108,7 @@ def test_sigterm_saves_first(tmp_path, never_stopped):
 def test_a_checkpoint_cut_short_is_passed_over(stopped_at_8, few_steps, suffix, capsys):
     last = stopped_at_8 / "checkpoints" / f"ckpt-8.{suffix}"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    moved, _ = trained(stopped_at_8, max_steps=FEW)
+    moved, _ = without_network(stopped_at_8, max_steps=FEW)
     assert "ckpt-8 cannot be read and is passed over" in capsys.readouterr().err
     np.testing.assert_array_equal(moved, few_steps)
 
@@ -115,7 +117,7 @@ def test_no_readable_checkpoint_is_an_error(stopped_at_8):
     for path in (stopped_at_8 / "checkpoints").glob("ckpt-*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of the 3 checkpoints"):
-        trained(stopped_at_8, max_steps=FEW)
+        without_network(stopped_at_8, max_steps=FEW)
 
 
 def test_a_full_disk_is_one_line_and_spoils_nothing(stopped_at_8, few_steps):
@@ -125,12 +127,12 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(stopped_at_8, few_steps):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # No file beyond 100 kB: as a disk that is full.
     try:
         with pytest.raises(UserError, match=r"checkpoint of step 10 could not be written.*make room.*ckpt-8"):
-            trained(stopped_at_8, max_steps=FEW)
+            without_network(stopped_at_8, max_steps=FEW)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in (stopped_at_8 / "checkpoints").glob("ckpt-*")} == before
-    moved, _ = trained(stopped_at_8, max_steps=FEW)
+    moved, _ = without_network(stopped_at_8, max_steps=FEW)
     np.testing.assert_array_equal(moved, few_steps)
 
 
@@ -149,7 +151,7 @@ def validated(model_dir, calls=None, **options):
             calls.append(step)
         return {"mean_iou": FIGURES[step]}
 
-    return trained(model_dir, validate=validate, **VALIDATED | options)
+    return without_network(model_dir, validate=validate, **VALIDATED | options)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +222,7 @@ def test_best_is_not_replaced_by_something_unreadable(tmp_path, capsys):
             data.write_bytes(data.read_bytes()[:1000])
         return {"mean_iou": step / 20}
 
-    trained(tmp_path / "run", **VALIDATED | {"validate": damaging})
+    without_network(tmp_path / "run", **VALIDATED | {"validate": damaging})
     assert "ckpt-14 is damaged on the disk, so best/ stays as it is" in capsys.readouterr().err
     assert best_figures(tmp_path / "run")["checkpoint"] == "ckpt-12"
     assert best_checkpoint(tmp_path / "run").endswith("best/ckpt-12")
@@ -232,7 +234,7 @@ def test_without_the_list_of_checkpoints_the_run_goes_on_from_the_last(stopped_a
     state.unlink() if content is None else state.write_bytes(content)
     assert latest_checkpoint(stopped_at_8).endswith("ckpt-8")
     steps = []
-    moved, _ = trained(stopped_at_8, max_steps=FEW, on_loop=lambda step, scalars: steps.append(step))
+    moved, _ = without_network(stopped_at_8, max_steps=FEW, on_loop=lambda step, scalars: steps.append(step))
     assert steps[0] == 10
     np.testing.assert_array_equal(moved, few_steps)
 
@@ -329,10 +331,10 @@ def test_sigterm_is_obeyed_during_validation(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         raise Stopped(signal.SIGTERM)
 
-    _, result = trained(tmp_path / "run", raw_validate=interrupted, **options)
+    _, result = without_network(tmp_path / "run", raw_validate=interrupted, **options)
     assert result is None and latest_checkpoint(tmp_path / "run").endswith("ckpt-4")
     calls = []
-    trained(tmp_path / "run", validate=lambda step: calls.append(step) or {"mean_iou": 0.1}, **options)
+    without_network(tmp_path / "run", validate=lambda step: calls.append(step) or {"mean_iou": 0.1}, **options)
     assert calls == [4]
 
 
@@ -361,19 +363,20 @@ def test_patience_ends_a_run_the_same_wherever_it_was_stopped(tmp_path, capsys):
     options = {"max_steps": 10, "eval_every": 2, "steps_per_loop": 2, "checkpoint_every": 2, "patience": 2}
     calls = []
     options["validate"] = lambda step: calls.append(step) or {"mean_iou": figures[step]}
-    moved, reference = trained(tmp_path / "reference", **options)
+    moved, reference = without_network(tmp_path / "reference", **options)
     assert (calls, reference.steps, reference.best_mean_iou) == ([2, 4, 6, 8], 8, 0.6)
     assert reference.best_checkpoint.endswith("best/ckpt-4") and reference.checkpoint.endswith("ckpt-8")
     assert "ended at step 8 by --patience=2: the mean IoU did not rise" in capsys.readouterr().err
     calls.clear()
     for stop_at in (2, 6):
-        assert trained(tmp_path / "run", stop_at=stop_at, **options)[1] is None
-    resumed, result = trained(tmp_path / "run", **options)
+        assert without_network(tmp_path / "run", stop_at=stop_at, **options)[1] is None
+    resumed, result = without_network(tmp_path / "run", **options)
     assert calls == [2, 4, 6, 8] and result.steps == 8
     np.testing.assert_array_equal(resumed, moved)
-    again = trained(tmp_path / "run", **options)[1]
+    again = without_network(tmp_path / "run", **options)[1]
     assert calls == [2, 4, 6, 8] and (again.steps, again.best_checkpoint) == (8, result.best_checkpoint)
-    assert trained(tmp_path / "run", **options | {"patience": 3})[1].steps == 10  # And it goes on when asked to.
+    further = without_network(tmp_path / "run", **options | {"patience": 3})[1]
+    assert further.steps == 10  # It goes on when asked to.
 
 
 def test_an_average_of_the_weights_is_what_is_validated_kept_and_resumed(tmp_path):

@@ -76,6 +76,14 @@ def saved(model_dir) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in names}
 
 
+def _gradients_of_brightness(trainer, images, labels, weights, positions, totals):
+    """In the place of `DeepLabTrainer._losses_and_gradients`: what surrounds the network goes the same ways."""
+    import tensorflow as tf
+
+    brightness = tf.reduce_mean(images) / 255
+    return [brightness] * len(labels), [tf.fill(each.shape, brightness) for each in trainer.model.trainable_variables]
+
+
 def trained(
     model_dir,
     *,
@@ -86,6 +94,7 @@ def trained(
     raw_validate=None,
     on_loop=None,
     pause=0,
+    network=True,
     devices=None,
     **settings,
 ):
@@ -100,13 +109,14 @@ def trained(
         raw_validate: likewise, (step, stop) -> scalars.
         on_loop: called after every loop with the step and the scalars.
         pause: seconds to wait after every loop, in which it can be stopped from outside.
+        network: whether updates ask the network; otherwise they go by the images alone, and nothing is traced.
         devices: the strategy; None: the one that the recipe names.
         **settings: of the recipe, in the place of the toy's own.
     """
     import keras
 
     from deeplab_tf.stopping import Stopped
-    from deeplab_tf.training import Recipe, assembly, train
+    from deeplab_tf.training import Recipe, assembly, loop, train
 
     recipe = Recipe(
         **{
@@ -146,11 +156,13 @@ def trained(
     make_model = assembly._model
     scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=loss_scale)
     in_its_place = raw_validate or (validate and (lambda step, stop: validate(step)))
+    gradients = loop.DeepLabTrainer._losses_and_gradients if network else _gradients_of_brightness
     make_validate = (lambda *args, **options: in_its_place) if in_its_place else assembly.make_validate
     with (
         mock.patch.object(assembly, "_model", build),
         mock.patch("keras.optimizers.LossScaleOptimizer", scaled),
         mock.patch.object(assembly, "make_validate", make_validate),
+        mock.patch.object(loop.DeepLabTrainer, "_losses_and_gradients", gradients),
     ):
         directory = prepared(pathlib.Path(model_dir).parent / "data")
         try:
