@@ -70,6 +70,7 @@ def test_numba_gives_distributions(scene, arguments):
 
 @settings(max_examples=20)
 @given(scenes(), parameters())
+@pytest.mark.slow
 def test_tensorflow_gives_distributions(scene, arguments):
     check_runs("tensorflow", scene, arguments)
 

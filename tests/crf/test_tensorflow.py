@@ -90,6 +90,7 @@ def test_tensors_that_it_does_not_take_are_named(small):
         DenseCRF(backend="tensorflow")(image, labels, num_classes=3)
 
 
+@pytest.mark.slow
 def test_survives_a_saved_model(small, tmp_path):
     image, probabilities = small
     module = tf.Module()

@@ -107,6 +107,7 @@ def test_crops_stay_aligned_with_their_labels(tmp_path):
         np.testing.assert_array_equal(batch["image"][~inside], np.broadcast_to([123, 117, 104], ((~inside).sum(), 3)))
 
 
+@pytest.mark.slow
 def test_scales_mirrors_and_places_are_spread():
     """The drawn windows: sides from c/1.5 to c/0.5, half mirrored, offsets over all that fits."""
     label = tf.zeros([400, 500], tf.uint8)

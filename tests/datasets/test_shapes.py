@@ -14,6 +14,7 @@ def prepared(tmp_path_factory):
     return [data.prepare("shapes", tmp_path_factory.mktemp("data")) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_it_is_the_same_every_time(prepared):
     first, second = (
         {path.name: path.read_bytes() for path in pathlib.Path(directory).glob("*.tfrecord*")} for directory in prepared

@@ -46,6 +46,7 @@ def test_the_browser_shows_it_without_an_error(page):
     assert [url for url in page.asked if not url.startswith("data:")] == [page.url]
 
 
+@pytest.mark.slow
 def test_the_screenshot_is_no_blank_page(page):
     import io
 

@@ -66,10 +66,8 @@ def of_the_paper(networks):
 
 
 # Every remainder by 8, of the image and of its scaled copies.
-@pytest.mark.parametrize(
-    "size",
-    [(97, 88), (90, 99), *(pytest.param(size, marks=pytest.mark.slow) for size in ((101, 92), (95, 103), (94, 129)))],
-)
+@pytest.mark.parametrize("size", [(97, 88), (90, 99), (101, 92), (95, 103), (94, 129)])
+@pytest.mark.slow
 def test_probabilities_are_those_of_deeplab_pytorch(networks, segmenter, of_the_paper, size):
     image = photograph(*size)
     expected = their_probabilities(networks[0], image)

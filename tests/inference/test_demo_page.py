@@ -127,6 +127,7 @@ def assert_shows(page, image: np.ndarray, probabilities: np.ndarray, palette: np
     np.testing.assert_array_equal(picture(page, "Confidence"), np.rint(255 * probabilities.max(-1)))
 
 
+@pytest.mark.slow
 def test_a_slider_moves_the_crf_and_not_the_network(page, files, counting):
     assert "Drop a photograph" in page.locator(".deeplab").inner_text() and not page.locator(".deeplab img").count()
     for name in ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std", "spatial_weight", "spatial_std"):

@@ -17,7 +17,7 @@ from tests.helpers import randomise
         ("resnet_tiny", "large_fov", {"batch_norm": "trainable", "output_stride": 16}),
         ("resnet_tiny", "aspp_l", {"atrous": "deinterlace", "block_style": "pytorch"}),
         ("resnet_tiny", "aspp_s", {"scales": (0.5, 1.0), "preprocessing": "torch"}),
-        ("efficientnet_lite0", "aspp_s", {}),
+        pytest.param("efficientnet_lite0", "aspp_s", {}, marks=pytest.mark.slow),
         pytest.param("vgg16", "aspp_s", {}, marks=pytest.mark.full_size),
         pytest.param("vgg16", "large_fov", {"average_pool": True, "dropout": 0.9}, marks=pytest.mark.slow),
         pytest.param("vgg16", "fc_4x4_r8", {}, marks=pytest.mark.full_size),

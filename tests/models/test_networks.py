@@ -46,7 +46,7 @@ def parameters(model: DeepLab) -> int:
 @pytest.mark.parametrize(
     "head, millions",
     [
-        ("fc_7x7_r4", 134.3),
+        pytest.param("fc_7x7_r4", 134.3, marks=pytest.mark.slow),
         ("fc_4x4_r4", 65.1),
         ("fc_4x4_r8", 65.1),
         ("large_fov", 20.5),
@@ -74,7 +74,7 @@ def test_parameters_of_resnet(backbone, blocks, head):
         ("resnet_tiny", "linear", "caffe"),
         ("resnet_tiny", "large_fov", "caffe"),
         ("resnet_tiny", "large_fov", "pytorch"),  # strides in the 3x3
-        ("resnet50", "linear", "caffe"),
+        pytest.param("resnet50", "linear", "caffe", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("output_stride", [16, 32])

@@ -204,7 +204,10 @@ def test_the_served_model_refuses_and_goes_on():
     assert module.serve_bytes(tf.constant([], tf.string))["labels"].shape[0] == 0
 
 
-@pytest.mark.parametrize(("outputs", "bytes_of_pixel"), [(["labels"], 1), (["labels", "confidence"], 5), (None, 13)])
+@pytest.mark.parametrize(
+    ("outputs", "bytes_of_pixel"),
+    [(["labels"], 1), pytest.param(["labels", "confidence"], 5, marks=pytest.mark.slow), (None, 13)],
+)
 def test_an_answer_that_cannot_be_sent_is_refused_before_any_work(outputs, bytes_of_pixel, monkeypatch):
     """A hundred PNGs of 46 KB and 16 megapixels would be 130 GB of probabilities."""
     monkeypatch.setattr(export, "_LARGEST_ANSWER", 3 * bytes_of_pixel * 40 * 57)

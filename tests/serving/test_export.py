@@ -101,7 +101,7 @@ def test_labels_after_the_crf_are_those_of_the_evaluation(photographs, tmp_path)
         (["labels"], None),
         pytest.param(["confidence"], None, marks=pytest.mark.slow),
         pytest.param(["confidence", "labels"], None, marks=pytest.mark.slow),
-        (["probabilities"], None),
+        pytest.param(["probabilities"], None, marks=pytest.mark.slow),
         (["confidence", "labels"], DenseCRF(iterations=1)),
     ],
 )
@@ -178,7 +178,7 @@ def test_encoded_images_of_several_sizes_in_one_request(outputs):
             np.testing.assert_allclose(confidence, expected.probabilities.max(-1), atol=tolerance)
 
 
-@pytest.mark.parametrize("outputs", [["labels"], ["probabilities"]])
+@pytest.mark.parametrize("outputs", [["labels"], pytest.param(["probabilities"], marks=pytest.mark.slow)])
 def test_a_bad_image_in_a_batch_fails_alone(outputs):
     segmenter = Segmenter(network())
     module = ServedSegmenter(segmenter, outputs, max_pixels=5000)

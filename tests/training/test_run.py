@@ -1,5 +1,7 @@
 """The loop on one device: it learns, repeats bit for bit, accumulates micro-batches, writes what it measured."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +19,7 @@ from tests.training.toy import trained
 pytestmark = pytest.mark.usefixtures("small_network")
 
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
+without_network = functools.partial(trained, network=False)
 
 
 def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
@@ -195,19 +198,21 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
 @pytest.mark.parametrize("window", [(1, 1), (3, 4), (2, 3), (5, 99)])
 def test_any_window_that_the_run_meets_is_profiled(tmp_path, window, capsys):
     """Inside a loop, the first update, over the end of a loop, over the end of the training."""
-    trained(tmp_path / "run", profile_steps=window, steps_per_loop=6)
+    without_network(tmp_path / "run", profile_steps=window, steps_per_loop=6)
     assert len(list((tmp_path / "run/train").glob("plugins/profile/*/*.xplane.pb"))) == 1
     assert "profile_steps" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_window_that_the_run_does_not_meet_is_told(tmp_path, capsys):
-    trained(tmp_path / "run", profile_steps=(7, 9), max_steps=2)
+    without_network(tmp_path / "run", profile_steps=(7, 9), max_steps=2)
     assert "--profile_steps=7,9: no such update was made" in capsys.readouterr().err
 
 
 def test_prints_of_the_user_are_seen_and_orbits_are_not(tmp_path, capsys):
-    trained(tmp_path / "run", max_steps=2, validate=lambda step: print(f"validated at {step}") or {"mean_iou": 0.5})
+    without_network(
+        tmp_path / "run", max_steps=2, validate=lambda step: print(f"validated at {step}") or {"mean_iou": 0.5}
+    )
     assert capsys.readouterr().out == "validated at 2\n"
 
 
@@ -234,20 +239,20 @@ def test_balanced_class_weights_decode_no_image(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_is_resumed_with_its_own_flags_only(tmp_path):
-    trained(tmp_path / "run", max_steps=2)
+    without_network(tmp_path / "run", max_steps=2)
     with pytest.raises(UserError) as error:
-        trained(tmp_path / "run", max_steps=4, momentum=0.5, max_checkpoints=7)
+        without_network(tmp_path / "run", max_steps=4, momentum=0.5, max_checkpoints=7)
     assert "--max_steps=4 (there: 2), --momentum=0.5 (there: 0.9); give that run's flags" in str(error.value)
     assert f"give another --model_dir and --initial_weights={tmp_path / 'run'}" in str(error.value)
-    _, result = trained(tmp_path / "further", max_steps=2, momentum=0.5, initial_weights=str(tmp_path / "run"))
+    _, result = without_network(tmp_path / "further", max_steps=2, momentum=0.5, initial_weights=str(tmp_path / "run"))
     assert result.steps == 2
 
 
 @pytest.mark.slow
 def test_with_the_step_schedule_a_run_can_be_extended(tmp_path):
-    reference, _ = trained(tmp_path / "reference", schedule="step", step_size=3, max_steps=6)
-    trained(tmp_path / "run", schedule="step", step_size=3, max_steps=4)
-    extended, _ = trained(tmp_path / "run", schedule="step", step_size=3, max_steps=6)
+    reference, _ = without_network(tmp_path / "reference", schedule="step", step_size=3, max_steps=6)
+    without_network(tmp_path / "run", schedule="step", step_size=3, max_steps=4)
+    extended, _ = without_network(tmp_path / "run", schedule="step", step_size=3, max_steps=6)
     np.testing.assert_array_equal(extended, reference)
 
 

@@ -162,6 +162,7 @@ def test_vgg16_features_of_pytorch(by_caffe, colors, tmp_path):
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.slow
 def test_vgg16_features_under_any_names(nested, tmp_path):
     keras.utils.clear_session()
     theirs = keras.Sequential([keras.Input((None, None, 3))])

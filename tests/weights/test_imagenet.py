@@ -46,6 +46,7 @@ def test_resnet101_has_their_features(resnet, photographs, tmp_path, monkeypatch
         assert_same_scores(ours, theirs)
 
 
+@pytest.mark.slow
 def test_vgg16_has_their_features(vgg, photographs, monkeypatch):
     """With pools of 3x3, the paper's, in their network."""
     x = keras.Input((None, None, 3))
