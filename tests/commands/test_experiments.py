@@ -20,9 +20,8 @@ from deeplab_tf.evaluation import ConfusionMatrix, Evaluation, ImageCounts
 from deeplab_tf.flags import FLAGS
 from deeplab_tf.training import Recipe, train
 from deeplab_tf.training.timing import seconds_per_update
-from tests.helpers import run_command
+from tests.helpers import REPOSITORY, run_command
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 EVERYTHING = json.loads((REPOSITORY / "experiments/published.json").read_text())
 FIELDS_OF_RESEARCH = {table: rows for table, rows in EVERYTHING.items() if not table.isdecimal()}
 PUBLISHED = {table: rows for table, rows in EVERYTHING.items() if table.isdecimal()}  # of the paper

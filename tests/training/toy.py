@@ -109,7 +109,7 @@ def trained(
         raw_validate: likewise, (step, stop) -> scalars.
         on_loop: called after every loop with the step and the scalars.
         pause: seconds to wait after every loop, in which it can be stopped from outside.
-        network: whether updates ask the network; otherwise they go by the images alone, and nothing is traced.
+        network: whether updates ask the network; otherwise they go by the images alone, and it is not traced.
         devices: the strategy; None: the one that the recipe names.
         **settings: of the recipe, in the place of the toy's own.
     """
