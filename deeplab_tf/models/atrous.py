@@ -134,10 +134,10 @@ def convolution_by_taps(inputs, kernel, rate: int):
     Returns:
         float [B, H, W, filters].
     """
-    side = kernel.shape[0]
+    side, axes = kernel.shape[0], _axes(inputs)
     pieces = []
     for tap, weights in enumerate(ops.unstack(ops.reshape(kernel, (side * side, *kernel.shape[2:])))):
-        shift = _Shift.of(tap, side, rate, inputs)
+        shift = _Shift.of(tap, side, rate, axes)
         if shift:
             pieces.append(shift.place(_product(inputs[shift.window], weights)))
     return ops.cast(functools.reduce(ops.add, pieces), inputs.dtype)
@@ -156,11 +156,11 @@ def sum_of_classifiers(inputs, convolutions):
     channels, classes = convolutions[0][0].shape[2:]
     taps = [ops.reshape(ops.transpose(kernel, (2, 0, 1, 3)), (channels, -1)) for kernel, _ in convolutions]
     products = _product(inputs, ops.concatenate(taps, axis=1))
-    pieces, first = [], 0
+    axes, pieces, first = _axes(inputs), [], 0
     for kernel, rate in convolutions:
         side = kernel.shape[0]
         for tap in range(side * side):
-            shift = _Shift.of(tap, side, rate, inputs)
+            shift = _Shift.of(tap, side, rate, axes)
             if shift:
                 pieces.append(shift.place(products[(*shift.window, slice(first, first + classes))]))
             first += classes
@@ -181,28 +181,37 @@ class _Shift(NamedTuple):
     padding: list[list]  # from the window to the map
 
     @classmethod
-    def of(cls, tap: int, side: int, rate: int, inputs) -> Self | None:
-        """For a tap of a kernel [side, side] on a map; None where all neighbours are known to be beside the map."""
-        window, padding = [slice(None)], [[0, 0]]
-        for position, size in zip(divmod(tap, side), ops.shape(inputs)[1:3], strict=True):
-            offset = rate * position - (side - 1) * rate // 2
-            start, stop = _rows_with_neighbour(offset, size)
-            if isinstance(size, int) and start == stop:
-                return None
-            window.append(slice(start + offset, stop + offset))
-            padding.append([start, size - stop])
-        return cls(tuple(window), [*padding, [0, 0]])
+    def of(cls, tap: int, side: int, rate: int, axes: list) -> Self | None:
+        """For a tap of a kernel [side, side] on a map of `_axes`; None where it surely has none."""
+        offsets = (rate * position - (side - 1) * rate // 2 for position in divmod(tap, side))
+        found = [neighbours(offset) for neighbours, offset in zip(axes, offsets, strict=True)]
+        if None in found:
+            return None
+        (rows, above_and_below), (columns, left_and_right) = found
+        return cls((slice(None), rows, columns), [[0, 0], above_and_below, left_and_right, [0, 0]])
 
     def place(self, piece):
         """The products of a window, in their place on the map; float32, in which a convolution sums its taps too."""
         return ops.pad(ops.cast(piece, "float32"), self.padding)
 
 
-def _rows_with_neighbour(offset: int, size):
-    """Start and stop of those rows of a side whose neighbour at `offset` is on it too; the size may be a tensor."""
+def _axes(inputs) -> list:
+    """`_neighbours` of a map's two axes, as functions of the offset; taps at the same offset share the result."""
+    return [functools.cache(functools.partial(_neighbours, size)) for size in ops.shape(inputs)[1:3]]
+
+
+def _neighbours(size, offset: int) -> tuple[slice, list] | None:
+    """Along an axis, the positions that are another one's neighbour at `offset`, and how many lack one at either end.
+
+    None where none is, as far as the size tells, which may be a tensor.
+    """
     if isinstance(size, int):
-        return min(max(-offset, 0), size), max(min(size - offset, size), 0)
-    return ops.minimum(max(-offset, 0), size), ops.maximum(ops.minimum(size - offset, size), 0)
+        start, stop = min(max(-offset, 0), size), max(min(size - offset, size), 0)
+        if start == stop:
+            return None
+    else:
+        start, stop = ops.minimum(max(-offset, 0), size), ops.maximum(ops.minimum(size - offset, size), 0)
+    return slice(start + offset, stop + offset), [start, size - stop]
 
 
 def deinterlaced_convolution(inputs, kernel, rate: int):
