@@ -82,6 +82,7 @@ def training_pipeline(
     def is_ours(position, number):
         return position % batch_size // share == shard_index
 
+    @tf.autograph.experimental.do_not_convert
     def example_at(position, record, *mask):
         example = parse_record(record, *mask)
         example["label"] = tf.io.decode_png(example["mask"], channels=1)[..., 0]
@@ -133,6 +134,7 @@ def evaluation_pipeline(
     records = open_split(directory, split)
     count = len(records) if limit is None else min(limit, len(records))
 
+    @tf.autograph.experimental.do_not_convert
     def example_at(record):
         read = parse_record(record)
         image = decode_image(read["encoded"])
@@ -161,6 +163,7 @@ def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks |
     """
     records, replaced = _with_masks(open_split(directory, split), masks)
 
+    @tf.autograph.experimental.do_not_convert
     def label_at(record, *mask):
         read = parse_record(record, *mask)
         return tf.cond(

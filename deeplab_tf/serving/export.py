@@ -73,14 +73,14 @@ class ServedSegmenter(tf.Module):
             "serve_png": self.serve_png.get_concrete_function(),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")], autograph=False)
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments a batch of images of one size."""
         size = check_size(*tf.unstack(tf.shape(images)[1:3]), self._max_pixels)
         with tf.control_dependencies([size, self._check_answer(tf.reduce_prod(tf.shape(images, tf.int64)[:3]))]):
             return self._outputs(tf.identity(images))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Segments encoded images, each at its own size, one after the other."""
         pixel_specs = {
@@ -114,7 +114,7 @@ class ServedSegmenter(tf.Module):
             served[output] = served[output].to_tensor(IGNORE_LABEL if output == "labels" else None)
         return served
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def serve_png(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Masks of encoded images, each at its own size, one after the other; a bad one fails alone."""
 
@@ -126,7 +126,7 @@ class ServedSegmenter(tf.Module):
         specs = dict.fromkeys(["mask_png_bytes", "error"], tf.TensorSpec([], tf.string))
         return tf.map_fn(segment, image_bytes, fn_output_signature=specs, parallel_iterations=1)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)], autograph=False)
     def _labels(self, images: tf.Tensor) -> tf.Tensor:
         return self._outputs(images, ["labels"])["labels"]
 

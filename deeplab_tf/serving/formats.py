@@ -127,7 +127,7 @@ def _function(segmenter: Segmenter, outputs: Sequence[str], shape: list[int | No
     if segmenter.tiling is not None:
         raise UserError(f"tile_size: the {form} form segments whole images; export it without tiles")
     graph = Outputs(segmenter, outputs, "float32", in_bands=False)
-    return tf.function(graph, input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")])
+    return tf.function(graph, input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")], autograph=False)
 
 
 @contextlib.contextmanager

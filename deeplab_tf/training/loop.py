@@ -89,6 +89,7 @@ class DeepLabTrainer(orbit.StandardTrainer):
         for variable in (self._loop_steps, *self._loss_sums.values()):
             variable.assign(0.0)
 
+    @tf.autograph.experimental.do_not_convert  # There is no `if` or `for` over tensors in it.
     def train_step(self, iterator) -> None:
         """One update, on every replica."""
         losses = self.strategy.run(self._update, args=(next(iterator), self.step.read_value()))
