@@ -16,12 +16,12 @@ from deeplab_tf.errors import UserError
 
 
 class Lattice(NamedTuple):
-    """The vertices around the pixels of a batch; see `lattice.Lattice`."""
+    """The vertices around the pixels of a batch, of every corner or direction of a cell; see `lattice.Lattice`."""
 
-    vertices: tf.Tensor  # int32 [d+1, N]
-    splat_weights: tf.Tensor  # float32 [d+1, N], times what normalises the kernel before filtering
-    slice_weights: tf.Tensor  # float32 [d+1, N], times what normalises it after filtering
-    neighbors: tf.Tensor  # int32 [d+1, 2, M+1]; M, whose values are zero, where there is none
+    vertices: list[tf.Tensor]  # int32 [N]
+    splat_weights: list[tf.Tensor]  # float32 [N, 1], times what normalises the kernel before filtering
+    slice_weights: list[tf.Tensor]  # float32 [N, 1], times what normalises it after filtering
+    neighbors: list[tuple[tf.Tensor, tf.Tensor]]  # the previous and the following vertex, int32 [M+1]; M, a zero: none
     gain: float
 
 
@@ -101,7 +101,7 @@ def build_lattice(
         weights.append(by_rank[d - r] - by_rank[d + 1 - r])
 
     found, places = tf.unique(tf.reshape(tf.stack(keys), [-1]))
-    vertices = tf.reshape(places, [d + 1, -1])
+    vertices = tf.unstack(tf.reshape(places, [d + 1, -1]))
     order = tf.argsort(found)
     ordered = tf.gather(found, order)
     none = tf.size(found)
@@ -111,33 +111,31 @@ def build_lattice(
         neighbor = tf.where(tf.gather(ordered, place) == wanted, tf.gather(order, place), none)
         return tf.concat([neighbor, [none]], axis=0)
 
-    neighbors = tf.stack([tf.stack([look_up(found - step), look_up(found + step)]) for step in steps])
-    weights = tf.stack(weights)
+    neighbors = [(look_up(found - step), look_up(found + step)) for step in steps]
+    weights = [weight[:, None] for weight in weights]
     lattice = Lattice(vertices, weights, weights, neighbors, 1 / (1 + 2.0**-d))
-    response = apply(lattice, tf.ones_like(features[0])[:, None])[:, 0] + 1e-20
+    response = apply(lattice, tf.ones_like(weights[0])) + 1e-20
+    before = response ** {"symmetric": 0.5, "before": 1.0}.get(normalization, 0.0)
+    after = response ** {"symmetric": 0.5, "after": 1.0}.get(normalization, 0.0)
     return lattice._replace(
-        splat_weights=weights / response ** {"symmetric": 0.5, "before": 1.0}.get(normalization, 0.0),
-        slice_weights=weights / response ** {"symmetric": 0.5, "after": 1.0}.get(normalization, 0.0),
+        splat_weights=[weight / before for weight in weights], slice_weights=[weight / after for weight in weights]
     )
 
 
 def apply(lattice: Lattice, values: tf.Tensor) -> tf.Tensor:
     """Filters values of the pixels, float [N, C], with the normalised Gaussian kernel; differentiable in them."""
-    before, after = (tf.cast(weights, values.dtype) for weights in (lattice.splat_weights, lattice.slice_weights))
-    corners = range(lattice.vertices.shape[0])
+    corners, size = range(len(lattice.vertices)), tf.size(lattice.neighbors[0][0])
+    before = [tf.cast(weight, values.dtype) for weight in lattice.splat_weights]
+    after = [tf.cast(weight, values.dtype) for weight in lattice.slice_weights]
 
     def splat_blur_slice(values, splat_weights, slice_weights, directions):
-        lattice_size = tf.shape(lattice.neighbors)[2]
         on_lattice = tf.add_n(
-            [
-                tf.math.unsorted_segment_sum(splat_weights[r][:, None] * values, lattice.vertices[r], lattice_size)
-                for r in corners
-            ]
+            [tf.math.unsorted_segment_sum(splat_weights[r] * values, lattice.vertices[r], size) for r in corners]
         )
         for direction in directions:
-            previous, following = lattice.neighbors[direction][0], lattice.neighbors[direction][1]
+            previous, following = lattice.neighbors[direction]
             on_lattice += 0.5 * (tf.gather(on_lattice, previous) + tf.gather(on_lattice, following))
-        sliced = tf.add_n([slice_weights[r][:, None] * tf.gather(on_lattice, lattice.vertices[r]) for r in corners])
+        sliced = tf.add_n([slice_weights[r] * tf.gather(on_lattice, lattice.vertices[r]) for r in corners])
         return lattice.gain * sliced
 
     @tf.custom_gradient
