@@ -114,24 +114,48 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tensorflow", "keras", "deeplab_tf.flags"])
 
 
-def run_command(command: str, *flags: str, cwd: pathlib.Path, timeout: float = 600) -> subprocess.CompletedProcess:
-    """Runs one of the repository's commands, such as "tools/refine.py", in a process of its own; output as text."""
-    line = [str(REPOSITORY / command), *map(str, flags)]
+def start_command(command: str, *arguments, cwd: pathlib.Path, into: pathlib.Path, environment=None):
+    """Starts a command in a process of its own.
+
+    Args:
+        command: of the repository, such as "tools/refine.py", or a module, such as "tests.training.toy".
+        *arguments: of its command line.
+        cwd: its working directory.
+        into: folder for its output and errors, as files of these names.
+        environment: further variables.
+
+    Returns:
+        a `multiprocessing.Process`.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    line = [str(REPOSITORY / command) if command.endswith(".py") else command, *map(str, arguments)]
+    process = _PROCESSES.Process(target=_command, args=(line, str(cwd), str(into), environment or {}))
+    process.start()
+    return process
+
+
+def run_command(command: str, *flags, cwd: pathlib.Path, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Runs one of the repository's commands as `start_command` does, to its end; output and errors as text."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [pathlib.Path(folder) / name for name in ("output", "errors")]
-        process = _PROCESSES.Process(target=_command, args=(line, str(cwd), *map(str, files)))
-        process.start()
+        into = pathlib.Path(folder)
+        process = start_command(command, *flags, cwd=cwd, into=into)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(line, timeout)
-        return subprocess.CompletedProcess(line, process.exitcode, *(path.read_text() for path in files))
+            raise subprocess.TimeoutExpired(command, timeout)
+        texts = ((into / name).read_text() for name in ("output", "errors"))
+        return subprocess.CompletedProcess([command, *flags], process.exitcode, *texts)
 
 
-def _command(line: list[str], folder: str, *files: str) -> None:
+def _command(line: list[str], folder: str, into: str, environment: dict[str, str]) -> None:
     """What the process of a command does: as `python` would, but for the files that take its output."""
-    for stream, path in enumerate(files, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    for stream, name in enumerate(("output", "errors"), start=1):
+        os.dup2(os.open(os.path.join(into, name), os.O_WRONLY | os.O_CREAT), stream)
     os.chdir(folder)
-    sys.argv, sys.path[0] = line, os.path.dirname(line[0])
-    runpy.run_path(line[0], run_name="__main__")
+    os.environ.update(environment)
+    sys.argv = line
+    if line[0].endswith(".py"):
+        sys.path[0] = os.path.dirname(line[0])
+        runpy.run_path(line[0], run_name="__main__")
+    else:
+        runpy.run_module(line[0], run_name="__main__")

@@ -16,7 +16,7 @@ from PIL import Image
 from deeplab_tf.counts import ImageCounts
 
 NOTEBOOK = pathlib.Path(__file__).resolve().parents[2] / "examples/train_on_a_folder.ipynb"
-PARAMETERS = {"STEPS": 60, "IMAGES": 30, "SEARCH_IMAGES": 1}
+PARAMETERS = {"STEPS": 60, "IMAGES": 30, "CROP_SIZE": 97, "SEARCH_IMAGES": 1}
 # What the notebook has found, for this test.
 TELL = """
 import json
@@ -45,7 +45,7 @@ def test_it_is_stored_without_results_and_its_links_lead_somewhere():
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
     names = set(re.findall(r"^(\w+) =", notebook.cells[place_of_parameters(notebook)].source, re.MULTILINE))
-    assert names == {"WORK", "PHOTOS", "CROP_SIZE", *PARAMETERS}
+    assert names == {"WORK", "PHOTOS", *PARAMETERS}
     links = [link for cell in notebook.cells for link in re.findall(r"\]\(([^)\s]+)\)", cell.source)]
     assert len(links) > 4 and all((NOTEBOOK.parent / link).is_file() for link in links)
 

@@ -1,36 +1,34 @@
 """Several devices and several hosts train to the weights of one device with the same global batch."""
 
 import json
-import os
+import multiprocessing
 import pathlib
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests.helpers import REPOSITORY, start_command
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
 DROPOUT = {"backbone": "vgg16", "head": "large_fov", "batch_norm": "auto", "learning_rate": 1e-6, "max_steps": 2}
 HALF = FROZEN | {"precision": "mixed_float16", "loss_scale": 8.0, "max_steps": 2}
 
 
-def start(devices: int, runs: list[dict], environment: dict | None = None) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.training.toy", str(devices), json.dumps(runs)]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=os.environ | (environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+def finish(*processes: tuple[multiprocessing.Process, pathlib.Path]) -> None:
+    for process, into in processes:
+        process.join(600)
+        assert process.exitcode == 0, (into / "errors").read_text()[-3000:]
 
 
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output.decode()[-3000:]
+def start(into: pathlib.Path, devices: int, runs: list[dict], environment: dict | None = None):
+    arguments = ("tests.training.toy", devices, json.dumps(runs))
+    return start_command(*arguments, cwd=REPOSITORY, into=into, environment=environment), into
 
 
-def two_hosts(runs: list[list[dict]]) -> None:
+def two_hosts(folder: pathlib.Path, runs: list[list[dict]]) -> None:
     """The runs of each of two processes that know each other as hosts, on loopback."""
     with socket.socket() as first, socket.socket() as second:
         first.bind(("127.0.0.1", 0))
@@ -39,9 +37,8 @@ def two_hosts(runs: list[list[dict]]) -> None:
     hosts = []
     for index in range(2):
         task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        hosts.append(start(1, runs[index], {"TF_CONFIG": json.dumps(task)}))
-    for host in hosts:
-        finish(host)
+        hosts.append(start(folder / f"host_{index}", 1, runs[index], {"TF_CONFIG": json.dumps(task)}))
+    finish(*hosts)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +51,7 @@ def moved(tmp_path_factory):
 
     finish(
         start(
+            folder / "devices",
             2,
             [
                 run("one", **FROZEN),
@@ -73,12 +71,13 @@ def moved(tmp_path_factory):
     several = {"strategy": "multi_worker", "ema_decay": 0.5}
     options = several | {"validate": None, **FROZEN}  # The real validation, on one of the hosts.
     dropout = several | DROPOUT
-    two_hosts([[run("hosts", f"first_{host}", stop_at=2, **options)] for host in range(2)])
+    two_hosts(folder / "first", [[run("hosts", f"first_{host}", stop_at=2, **options)] for host in range(2)])
     two_hosts(
+        folder / "again",
         [
             [run("hosts", f"host_{host}", **options), run("dropout_hosts", f"dropout_host_{host}", **dropout)]
             for host in range(2)
-        ]
+        ],
     )
     return {path.stem: np.load(path)["moved"] for path in folder.glob("*.npz")} | {"folder": folder}
 

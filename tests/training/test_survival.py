@@ -2,13 +2,12 @@
 
 import functools
 import json
+import multiprocessing
 import os
 import pathlib
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -23,12 +22,12 @@ from deeplab_tf.run_folder import best_checkpoint, checkpoint_step, latest_check
 from deeplab_tf.stopping import Stopped
 from deeplab_tf.training import train
 from deeplab_tf.training.checkpoints import Checkpoints
+from tests.helpers import REPOSITORY, start_command
 from tests.training import toy
 from tests.training.toy import trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 24  # of runs that are stopped from outside
 FEW = 12  # of those that stop themselves at step 8
 without_network = functools.partial(trained, network=False)
@@ -60,18 +59,23 @@ def stopped_at_8(folder_stopped_at_8, tmp_path) -> pathlib.Path:
     return tmp_path / "run"
 
 
-def start(model_dir: pathlib.Path, **settings) -> subprocess.Popen:
-    arguments = json.dumps([{"model_dir": str(model_dir), "max_steps": STEPS, "pause": 0.2, **settings}])
-    command = [sys.executable, "-m", "tests.training.toy", "1", arguments]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ)
+def start(model_dir: pathlib.Path, **settings) -> multiprocessing.Process:
+    run = {"model_dir": str(model_dir), "max_steps": STEPS, "pause": 0.2, **settings}
+    into = model_dir.with_name("printed")
+    return start_command("tests.training.toy", 1, json.dumps([run]), cwd=REPOSITORY, into=into)
 
 
-def wait_for_checkpoint(model_dir: pathlib.Path, process: subprocess.Popen, after_step: int) -> None:
+def errors(model_dir: pathlib.Path) -> str:
+    """What the process of a run has printed there."""
+    return model_dir.with_name("printed").joinpath("errors").read_text()
+
+
+def wait_for_checkpoint(model_dir: pathlib.Path, process: multiprocessing.Process, after_step: int) -> None:
     deadline = time.monotonic() + 300
     while not any(
         int(path.stem.rsplit("-", 1)[1]) >= after_step for path in (model_dir / "checkpoints").glob("ckpt-*.index")
     ):
-        assert process.poll() is None, process.stderr.read().decode()[-3000:]
+        assert process.exitcode is None, errors(model_dir)[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -84,8 +88,8 @@ def test_killed_twice_and_continued_is_bit_identical(tmp_path, never_stopped):
     for after_step in (4, 14):
         process = start(tmp_path / "run")
         wait_for_checkpoint(tmp_path / "run", process, after_step)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert after_step <= saved_steps(tmp_path / "run")[-1] < STEPS
     moved, result = trained(tmp_path / "run", max_steps=STEPS)
     assert result.steps == STEPS
@@ -95,10 +99,11 @@ def test_killed_twice_and_continued_is_bit_identical(tmp_path, never_stopped):
 def test_sigterm_saves_first(tmp_path, never_stopped):
     process = start(tmp_path / "run")
     wait_for_checkpoint(tmp_path / "run", process, 2)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert b"stopped, all is in" in errors and b"Traceback" not in errors
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 128 + signal.SIGTERM
+    said = errors(tmp_path / "run")
+    assert "stopped, all is in" in said and "Traceback" not in said
     assert saved_steps(tmp_path / "run")[-1] < STEPS
     moved, _ = trained(tmp_path / "run", max_steps=STEPS)
     np.testing.assert_array_equal(moved, never_stopped)
@@ -318,7 +323,7 @@ def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=rf"is being trained by process {process.pid} on .*give another --model_dir"):
         trained(tmp_path / "run", max_steps=10_000)
     process.kill()
-    process.wait()
+    process.join()
     with locked(tmp_path / "run"):
         pass  # The dead process has left no lock behind.
 
