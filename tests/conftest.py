@@ -91,13 +91,29 @@ def segmenter():
     from deeplab_tf import Segmenter
     from deeplab_tf.data import info
 
-    return Segmenter(_network(), info=info("shapes"))
+    with helpers.small_network():  # whatever test asks first
+        return Segmenter(_network(), info=info("shapes"))
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(tmp_path_factory) -> str:
+    """The version directory of the prepared data set `shapes`."""
+    from deeplab_tf import data
+
+    return data.prepare("shapes", tmp_path_factory.mktemp("tensorflow_datasets"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_network():
+    """Makes "resnet_tiny" a network of fewer layers still, here and in what `helpers.start_command` starts."""
+    with helpers.small_network():
+        yield
 
 
 @pytest.fixture(scope="module")
-def small_network():
-    """Makes "resnet_tiny" a network of fewer layers still, in this process, for tests of what surrounds the network."""
-    with helpers.small_network():
+def whole_network():
+    """Makes "resnet_tiny" what it is for users again, for tests of it and of files that hold it."""
+    with helpers.whole_network():
         yield
 
 

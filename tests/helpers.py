@@ -20,6 +20,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 small_network = functools.partial(
     mock.patch.dict, architectures.RESNETS, {"resnet_tiny": ((1, 1, 1, 1), 16, (16, 32, 48, 64))}
 )
+whole_network = functools.partial(mock.patch.dict, architectures.RESNETS, dict(architectures.RESNETS))
 
 
 def randomise(model, seed: int = 3):
@@ -129,7 +130,8 @@ def start_command(command: str, *arguments, cwd: pathlib.Path, into: pathlib.Pat
     """
     into.mkdir(parents=True, exist_ok=True)
     line = [str(REPOSITORY / command) if command.endswith(".py") else command, *map(str, arguments)]
-    process = _PROCESSES.Process(target=_command, args=(line, str(cwd), str(into), environment or {}))
+    arguments = (line, str(cwd), str(into), environment or {}, architectures.RESNETS)
+    process = _PROCESSES.Process(target=_command, args=arguments)
     process.start()
     return process
 
@@ -147,12 +149,13 @@ def run_command(command: str, *flags, cwd: pathlib.Path, timeout: float = 600) -
         return subprocess.CompletedProcess([command, *flags], process.exitcode, *texts)
 
 
-def _command(line: list[str], folder: str, into: str, environment: dict[str, str]) -> None:
+def _command(line: list[str], folder: str, into: str, environment: dict[str, str], resnets: dict) -> None:
     """What the process of a command does: as `python` would, but for the files that take its output."""
     for stream, name in enumerate(("output", "errors"), start=1):
         os.dup2(os.open(os.path.join(into, name), os.O_WRONLY | os.O_CREAT), stream)
     os.chdir(folder)
     os.environ.update(environment)
+    architectures.RESNETS.update(resnets)
     sys.argv = line
     if line[0].endswith(".py"):
         sys.path[0] = os.path.dirname(line[0])

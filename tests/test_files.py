@@ -104,7 +104,9 @@ def predict(segmenter, folder):
         predict(segmenter, [folder.parent / "a.png", folder.parent / "b.bmp"], folder, ("overlays",))
 
 
-@pytest.mark.parametrize("write", [export, prepare, save_picture, predict])
+@pytest.mark.parametrize(
+    "write", [*(pytest.param(write, marks=pytest.mark.slow) for write in (export, prepare)), save_picture, predict]
+)
 def test_every_writer_says_in_one_line_that_the_disk_is_full(write, segmenter, tmp_path):
     """TensorFlow's, tensorflow-datasets' and Pillow's; and nothing half-written stays."""
     limit = contextlib.nullcontext() if write is predict else no_room(20_000)

@@ -403,6 +403,7 @@ def test_a_wrong_value_is_one_line_that_names_the_flag(command, arguments, messa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_no_bytes_in_a_flagfile_are_a_stack_trace(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "segmenter.json").write_text("{}")

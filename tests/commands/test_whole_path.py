@@ -16,7 +16,7 @@ from deeplab_tf.evaluation import ConfusionMatrix
 from deeplab_tf.inference import Segmenter
 from tests.helpers import REPOSITORY, run_command
 
-pytestmark = pytest.mark.slow  # processes of commands, or many trainings
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_network")]  # processes of commands, or many trainings
 
 
 @pytest.fixture(scope="module")

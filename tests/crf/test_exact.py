@@ -107,6 +107,7 @@ def test_energy(exact, small, labels):
     assert found == pytest.approx(expected, rel=1e-5 if labels == "all the same" else 0.02)
 
 
+@pytest.mark.slow
 def test_mean_field_lowers_the_energy(photographs):
     for image, probabilities in photographs:
         crf = DenseCRF()

@@ -37,6 +37,7 @@ def test_filter_against_all_pairs(exact, small):
     assert np.abs(engine.apply(lattice, values) - expected).mean() / expected.mean() < 0.03
 
 
+@pytest.mark.slow
 def test_traces_any_size_and_batch(small):
     image, probabilities = small
     crf = DenseCRF(4, 20, 20, 3, 3, 3, backend="tensorflow")

@@ -35,6 +35,7 @@ def test_known_data_sets_are_consistent(name):
     assert all(size > 0 for size in info.splits.values())
 
 
+@pytest.mark.slow
 def test_a_prepared_data_set_tells_what_it_holds(shapes_dir):
     data_dir = pathlib.Path(shapes_dir).parents[1]
     info, known = data.info("shapes", data_dir), data.info("shapes")

@@ -18,6 +18,7 @@ def serialized(directory, split):
     return tf.data.TFRecordDataset(record_files(directory)[split])
 
 
+@pytest.mark.slow
 def test_the_decoder_of_the_model_garden_reads_our_records(segmentation_input, shapes_dir):
     decode = segmentation_input.Decoder().decode
     ours = data.evaluation_pipeline(shapes_dir, "val", limit=5).as_numpy_iterator()

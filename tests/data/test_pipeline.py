@@ -221,6 +221,7 @@ def test_a_turned_crop_is_turned_with_its_label(angle, flip):
 FURTHER = {"rotate_90": True, "vertical_flip": True, "color_jitter": 0.3}
 
 
+@pytest.mark.slow
 def test_turns_and_colours_leave_the_other_draws_and_resume(shapes_dir):
     plain, turned = stream(shapes_dir, 4, crop_size=65), stream(shapes_dir, 4, crop_size=65, **FURTHER)
     assert_same(stream(shapes_dir, 2, crop_size=65, start_step=2, **FURTHER), turned[2:])

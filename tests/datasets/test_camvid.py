@@ -8,6 +8,7 @@ from deeplab_tf import data
 from deeplab_tf.errors import UserError
 
 
+@pytest.mark.slow
 def test_real_files_come_back_as_they_were(camvid_dir, tmp_path):
     directory = data.prepare("camvid", tmp_path, camvid_dir)
     info = data.info("camvid", tmp_path)

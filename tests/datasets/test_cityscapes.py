@@ -68,6 +68,7 @@ def test_coarse_annotations_are_a_configuration(cityscapes, grid):
     assert len(cityscapes.examples(directory, "train+train_extra")) == 3
 
 
+@pytest.mark.slow
 def test_fine_and_coarse_annotations_train_together(cityscapes):
     cityscapes.image("leftImg8bit/train_extra/nuernberg/nuernberg_000000_000001_leftImg8bit.png")
     directory = cityscapes.prepare("cityscapes")

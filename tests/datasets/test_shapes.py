@@ -8,22 +8,17 @@ import pytest
 from deeplab_tf import data
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Two preparations of `shapes`."""
-    return [data.prepare("shapes", tmp_path_factory.mktemp("data")) for _ in range(2)]
-
-
 @pytest.mark.slow
-def test_it_is_the_same_every_time(prepared):
+def test_it_is_the_same_every_time(shapes_dir, tmp_path):
     first, second = (
-        {path.name: path.read_bytes() for path in pathlib.Path(directory).glob("*.tfrecord*")} for directory in prepared
+        {path.name: path.read_bytes() for path in pathlib.Path(directory).glob("*.tfrecord*")}
+        for directory in (shapes_dir, data.prepare("shapes", tmp_path))
     )
     assert first == second and len(first) == 2
 
 
-def test_it_holds_every_class_borders_and_many_sizes(prepared):
-    examples = list(data.evaluation_pipeline(prepared[0], "val").as_numpy_iterator())
+def test_it_holds_every_class_borders_and_many_sizes(shapes_dir):
+    examples = list(data.evaluation_pipeline(shapes_dir, "val").as_numpy_iterator())
     counts = sum(np.bincount(example["label"].ravel(), minlength=256) for example in examples)
     share = counts / counts.sum()
     assert set(np.flatnonzero(counts)) == {*range(8), 255}
@@ -33,9 +28,9 @@ def test_it_holds_every_class_borders_and_many_sizes(prepared):
     assert len({example["filename"] for example in examples}) == 100
 
 
-def test_train_and_val_share_no_image(prepared):
+def test_train_and_val_share_no_image(shapes_dir):
     train, val = (
-        {example["image"].tobytes() for example in data.evaluation_pipeline(prepared[0], split).as_numpy_iterator()}
+        {example["image"].tobytes() for example in data.evaluation_pipeline(shapes_dir, split).as_numpy_iterator()}
         for split in ("train", "val")
     )
     assert len(train) == 400 and not train & val

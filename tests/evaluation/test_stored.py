@@ -89,7 +89,13 @@ def test_stored_counts_are_used_where_they_were_made_the_same_way(segmenter, exa
     assert not evaluations_made and comparison.images == 4
 
 
-@pytest.mark.parametrize("change", ["mirror", "scales", "tiles", "crf", "checkpoint", "split", "weights"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("mirror", "crf", "weights"),
+        *(pytest.param(change, marks=pytest.mark.slow) for change in ("scales", "tiles", "checkpoint", "split")),
+    ],
+)
 def test_otherwise_the_other_run_is_evaluated_again_and_nothing_is_written(
     change, segmenter, network, examples, tmp_path, evaluations_made
 ):

@@ -16,6 +16,8 @@ from deeplab_tf.models.folded import FoldedNetwork
 from deeplab_tf.serving import export_litert, export_onnx, export_saved_model
 from tests.helpers import photograph, randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 CLASSES = 8
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 
 from deeplab_tf import Segmenter, pictures
 from deeplab_tf.crf import DenseCRF
+from deeplab_tf.data import info
 from deeplab_tf.errors import UserError
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, whole_network
 
 CRF = DenseCRF(bilateral_weight=5.25, bilateral_color_std=11, iterations=3)
 LONGER_SIDE = 100
@@ -161,6 +162,7 @@ def test_a_slider_moves_the_crf_and_not_the_network(page, files, counting):
     assert counting.runs == runs + 1
 
 
+@pytest.mark.slow
 def test_the_legend_names_the_classes_that_occur(page, files, counting):
     drop(page, files / "small.png")
     image = pictures.read_photograph(files / "small.png")
@@ -268,9 +270,10 @@ def test_without_a_run_or_gradio_one_line_says_what_to_do(tmp_path, refused, seg
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_command_quietly(number, tmp_path, segmenter):
+def test_ctrl_c_ends_the_command_quietly(number, tmp_path, network):
     pytest.importorskip("gradio")
-    segmenter.save(tmp_path)
+    with whole_network():
+        Segmenter(network(), info=info("shapes")).save(tmp_path)
     port = free_port()
     command = [sys.executable, REPOSITORY / "tools/demo.py", f"--model_dir={tmp_path}", f"--port={port}"]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # the tests'

@@ -31,6 +31,7 @@ def drawn(regions, shape):
     return labels.reshape(shape)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(labels_of_noise)
 def test_drawing_the_polygons_gives_the_labels_back(labels):

@@ -145,6 +145,8 @@ def test_an_unknown_format_is_refused(segmenter, photographs, tmp_path, formats,
 STOPPED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
+from tests.helpers import small_network
+small_network().start()
 import predict
 from deeplab_tf.inference import Segmenter
 from deeplab_tf.inference import prediction_files

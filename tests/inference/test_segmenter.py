@@ -12,7 +12,9 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
 from deeplab_tf.models import geometry
-from tests.helpers import assert_labels, full_resolution, rounding
+from tests.helpers import assert_labels, full_resolution, rounding, small_network
+
+pytestmark = pytest.mark.usefixtures("whole_network")
 
 # No output of `shallow` depends on pixels further away than this (see the test).
 FIELD_OF_VIEW_RADIUS = 40
@@ -70,7 +72,7 @@ def test_mirror_averages_the_scores_of_both_views(multi_scale, mirroring, photog
     assert_labels(mirrored.labels[:, ::-1], result.probabilities, rounding(mean))
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("mirror", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_vertical_flip_averages_all_views(multi_scale, photograph, mirror):
     image = photograph(90, 65)
     result = Segmenter(multi_scale.model, mirror=mirror, vertical_flip=True)(image)
@@ -105,7 +107,7 @@ def test_the_field_of_view_of_the_shallow_network(shallow):
     assert 8 < np.abs(touched - 80).max() <= FIELD_OF_VIEW_RADIUS
 
 
-@pytest.mark.parametrize(("height", "width"), [(500, 601), (333, 1002)])
+@pytest.mark.parametrize(("height", "width"), [pytest.param(500, 601, marks=pytest.mark.slow), (333, 1002)])
 def test_tiles_give_what_the_whole_image_gives(shallow, photograph, height, width):
     image = photograph(height, width)
     tiled = Segmenter(shallow(), tile_size=329, tile_overlap=4 * FIELD_OF_VIEW_RADIUS)
@@ -116,7 +118,7 @@ def test_tiles_give_what_the_whole_image_gives(shallow, photograph, height, widt
     assert_labels(result.labels, whole.probabilities, tolerance)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tiles_of_several_scales_give_what_the_whole_image_gives(multi_scale, mirroring, photograph, mirror):
     """At scale 0.5 the field of view is twice as large in the image. The resize rounds positions, hence 1e-4."""
     whole, image = mirroring if mirror else multi_scale, photograph(100, 1203)
@@ -202,7 +204,8 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
         "crf": DenseCRF(iterations=3).parameters,
     }
     other.save(tmp_path)
-    loaded = Segmenter.load(tmp_path, scales=(0.5, 1.0))
+    with small_network():  # the segmenter's
+        loaded = Segmenter.load(tmp_path, scales=(0.5, 1.0))
     loaded_with = {"checkpoint": "ckpt-0", "scales": [0.5, 1.0]}
     assert loaded.settings == segmenter.settings | loaded_with
     bias = loaded.model.network.get_layer("fc1").bias
@@ -250,6 +253,7 @@ def test_probabilities_that_nobody_asks_for_are_not_computed(segmenter, photogra
     assert "probabilities" not in vars(result)
 
 
+@pytest.mark.slow
 def test_padding_to_a_size_is_padding_with_the_mean_colour(network, photograph):
     """The release sees every image of VOC as 513x513: the mean colour beside it, which is 0 to the network."""
     model = network(scales=(0.5, 1.0))

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -19,10 +18,10 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.inference import video
 from deeplab_tf.inference.frames import Frame, is_video
 from deeplab_tf.inference.video import predict_video
+from tests.helpers import start_command
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python-headless")
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 RATE, FRAMES = 12.5, 9
 
 
@@ -150,19 +149,19 @@ def test_a_signal_ends_a_camera_with_a_whole_video(segmenter, photograph, street
     frames = frames_of(street)
     long = write_video(tmp_path / "long.avi", [frames[i % FRAMES] for i in range(20_000)])
     segmenter.save(tmp_path / "run")
-    command = [sys.executable, str(REPOSITORY / "predict.py"), f"--model_dir={tmp_path / 'run'}"]
-    command += [f"--input=camera:{long}", f"--output_dir={tmp_path / 'out'}", "--format=overlays,masks"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    flags = ["--model_dir=run", f"--input=camera:{long}", "--output_dir=out", "--format=overlays,masks"]
+    process = start_command("predict.py", *flags, cwd=tmp_path, into=tmp_path)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out/masks/*/*.png")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/masks/*/*.png")) and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal_number)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Traceback" not in errors, errors
+    os.kill(process.pid, signal_number)
+    process.join(120)
+    output, errors = ((tmp_path / name).read_text() for name in ("output", "errors"))
+    assert process.exitcode == 0 and "Traceback" not in errors, errors
     (overlay,) = (tmp_path / "out/overlays").iterdir()
     assert overlay.suffix == ".mp4" and not overlay.name.startswith(".")
     masks = len(list(tmp_path.glob("out/masks/*/*.png")))
-    assert f"segmented  {masks} frames" in output and str(overlay) in output
+    assert f"segmented  {masks} frames" in output and str(overlay.relative_to(tmp_path)) in output
     assert frames_of(overlay)
 
 

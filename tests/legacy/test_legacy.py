@@ -14,6 +14,8 @@ from deeplab_tf import DeepLab, Segmenter, data, weights
 from deeplab_tf.evaluation import evaluate
 from tests.helpers import run_command
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 HERE = pathlib.Path(__file__).parent
 # The same network, weights and image: the scores (up to 4) differ by the order of float32 sums only.
 SCORES = {"atol": 1e-4, "rtol": 0}
@@ -109,6 +111,7 @@ def test_keras_files(file, scores, unpacked, expected):
     np.testing.assert_allclose(model(expected["image"][np.newaxis]), expected[scores], **SCORES)
 
 
+@pytest.mark.slow
 def test_an_export_is_served(unpacked, expected):
     """Plain TensorFlow reads it: nothing of it is this package's."""
     served = tf.saved_model.load(str(unpacked / "export/1")).signatures["serving_default"]

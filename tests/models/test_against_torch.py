@@ -8,6 +8,8 @@ from benchmarks import pytorch_networks
 from deeplab_tf import DeepLab
 from tests.helpers import assert_same_scores, randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 
 @pytest.mark.parametrize(
     "backbone, network", [("vgg16", pytorch_networks.VGG16), ("resnet101", pytorch_networks.ResNet)]

@@ -18,6 +18,8 @@ from deeplab_tf import DeepLab
 from deeplab_tf.models.folded import FoldedNetwork
 from tests.helpers import full_resolution
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 folder, backend = sys.argv[1:]
 assert keras.backend.backend() == backend and "tensorflow" not in sys.modules
 model = keras.saving.load_model(folder + "/model.keras")

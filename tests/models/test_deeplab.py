@@ -14,6 +14,8 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.models import geometry
 from tests.helpers import full_resolution, rounding
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 
 def photograph(height: int, width: int, batch: int = 1, seed: int = 0) -> np.ndarray:
     """Smooth random colours, uint8 [batch, height, width, 3]."""

@@ -74,6 +74,7 @@ def test_the_number_of_parameters_is_that_of_the_released_network():
     assert sum(int(np.prod(weight.shape)) for weight in [*weights, *norms]) == 4_652_008 - last - classifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coarse, step", [(16, 2), (32, 4)])
 def test_dense_and_sparse_networks_agree(coarse, step):
     """Output stride 8, sampled every 2 or 4 positions, equals 16 or 32; away from the borders."""

@@ -9,14 +9,18 @@ from deeplab_tf import DeepLab
 from deeplab_tf.models.folded import FoldedNetwork
 from tests.helpers import randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 
 @pytest.mark.parametrize(
     ("backbone", "head", "options"),
     [
         ("resnet_tiny", "linear", {}),
         ("resnet_tiny", "large_fov", {"batch_norm": "trainable", "output_stride": 16}),
-        ("resnet_tiny", "aspp_l", {"atrous": "deinterlace", "block_style": "pytorch"}),
-        ("resnet_tiny", "aspp_s", {"scales": (0.5, 1.0), "preprocessing": "torch"}),
+        pytest.param(
+            *("resnet_tiny", "aspp_l", {"atrous": "deinterlace", "block_style": "pytorch"}), marks=pytest.mark.slow
+        ),
+        pytest.param("resnet_tiny", "aspp_s", {"scales": (0.5, 1.0), "preprocessing": "torch"}, marks=pytest.mark.slow),
         pytest.param("efficientnet_lite0", "aspp_s", {}, marks=pytest.mark.slow),
         pytest.param("vgg16", "aspp_s", {}, marks=pytest.mark.full_size),
         pytest.param("vgg16", "large_fov", {"average_pool": True, "dropout": 0.9}, marks=pytest.mark.slow),

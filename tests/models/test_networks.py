@@ -8,6 +8,8 @@ from deeplab_tf import DeepLab
 from deeplab_tf.models import architectures
 from tests.helpers import assert_same_scores, randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 
 def vgg_parameters(head: str, classes: int) -> int:
     widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
@@ -47,7 +49,7 @@ def parameters(model: DeepLab) -> int:
     "head, millions",
     [
         pytest.param("fc_7x7_r4", 134.3, marks=pytest.mark.slow),
-        ("fc_4x4_r4", 65.1),
+        pytest.param("fc_4x4_r4", 65.1, marks=pytest.mark.slow),
         ("fc_4x4_r8", 65.1),
         ("large_fov", 20.5),
         ("aspp_s", 37.9),
@@ -89,7 +91,7 @@ def test_dense_resnet_agrees_with_sparse_on_the_sparse_grid(backbone, head, styl
     assert_same_scores(dense(image)[:, ::every, ::every], expected)
 
 
-@pytest.mark.parametrize("output_stride", [16, 32])
+@pytest.mark.parametrize("output_stride", [pytest.param(16, marks=pytest.mark.slow), 32])
 def test_dense_vgg_agrees_with_sparse_up_to_conv5_3(output_stride):
     """Further on it cannot: pool5 reaches one position of its own grid in each network, as in the released models."""
     models = [DeepLab("vgg16", "large_fov", 5, stride, scales=(1.0,)) for stride in (8, output_stride)]
@@ -100,6 +102,7 @@ def test_dense_vgg_agrees_with_sparse_up_to_conv5_3(output_stride):
     assert_same_scores(dense[:, ::2, ::2], sparse)
 
 
+@pytest.mark.slow
 def test_names_are_caffes():
     names = {layer.name for layer in DeepLab("resnet101", "aspp_l").network.layers}
     assert {"conv1", "bn_conv1", "res2a_branch1", "bn3b3_branch2b", "res4b22_branch2c", "res5c_branch2a"} <= names
@@ -140,7 +143,12 @@ def test_average_pool_counts_the_padding():
 
 @pytest.mark.parametrize(
     ("backbone", "head"),
-    [("vgg16", "aspp_s"), ("resnet101", "linear"), ("resnet_tiny", "aspp_6_12"), ("efficientnet_lite0", "large_fov")],
+    [
+        ("vgg16", "aspp_s"),
+        pytest.param("resnet101", "linear", marks=pytest.mark.slow),
+        ("resnet_tiny", "aspp_6_12"),
+        ("efficientnet_lite0", "large_fov"),
+    ],
 )
 def test_the_tables_know_the_names_of_all_layers(backbone, head):
     """By which --freeze is checked before Keras is imported."""

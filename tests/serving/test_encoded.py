@@ -182,6 +182,7 @@ def test_what_cannot_be_is_refused_by_an_error_that_says_so(file, message):
     assert decode(encoded(picture(), "PNG")).shape == (40, 57, 3)  # and it goes on
 
 
+@pytest.mark.slow
 def test_the_served_model_refuses_and_goes_on():
     segmenter = Segmenter(DeepLab("resnet_tiny", "linear", num_classes=3, scales=(1.0,)))
     module = ServedSegmenter(segmenter, ["labels"], max_pixels=MAX_PIXELS)
@@ -204,9 +205,10 @@ def test_the_served_model_refuses_and_goes_on():
     assert module.serve_bytes(tf.constant([], tf.string))["labels"].shape[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outputs", "bytes_of_pixel"),
-    [(["labels"], 1), pytest.param(["labels", "confidence"], 5, marks=pytest.mark.slow), (None, 13)],
+    [(["labels"], 1), (["labels", "confidence"], 5), (None, 13)],
 )
 def test_an_answer_that_cannot_be_sent_is_refused_before_any_work(outputs, bytes_of_pixel, monkeypatch):
     """A hundred PNGs of 46 KB and 16 megapixels would be 130 GB of probabilities."""

@@ -17,8 +17,6 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.serving import ServedSegmenter, export_saved_model
 from tests.helpers import assert_labels, randomise
 
-pytestmark = pytest.mark.usefixtures("small_network")
-
 
 @functools.cache
 def network(scales=(1.0,), head="linear") -> DeepLab:
@@ -102,7 +100,7 @@ def test_labels_after_the_crf_are_those_of_the_evaluation(photographs, tmp_path)
         pytest.param(["confidence"], None, marks=pytest.mark.slow),
         pytest.param(["confidence", "labels"], None, marks=pytest.mark.slow),
         pytest.param(["probabilities"], None, marks=pytest.mark.slow),
-        (["confidence", "labels"], DenseCRF(iterations=1)),
+        pytest.param(["confidence", "labels"], DenseCRF(iterations=1), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_are_those_asked_for_and_agree_with_all_of_them(outputs, crf):
@@ -154,9 +152,8 @@ def test_a_batch_of_one_and_of_eight_agree(options, crf):
         np.testing.assert_array_equal(alone["labels"][0], together["labels"][i])
 
 
-@pytest.mark.parametrize(
-    "outputs", [["labels"], pytest.param(["labels", "probabilities", "confidence"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [["labels"], ["labels", "probabilities", "confidence"]])
 def test_encoded_images_of_several_sizes_in_one_request(outputs):
     segmenter = Segmenter(network())
     images = [patches(70, 51, 0), patches(33, 90, 1), patches(1, 1, 2)]

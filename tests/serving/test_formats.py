@@ -69,6 +69,7 @@ def in_openvino(model, images: np.ndarray, folder) -> dict[str, np.ndarray]:
     return dict(np.load(folder / "found.npz"))
 
 
+@pytest.mark.slow
 def test_onnx_in_openvino(segmenter, onnx_model, tmp_path):
     image = photograph(90, 75)
     check(in_openvino(onnx_model, image[None], tmp_path), segmenter(image))
@@ -111,6 +112,7 @@ def test_int8_is_half_the_size_or_less(scaled, small):
     assert small.stat().st_size < 0.55 * 4 * scaled.model.count_params()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "agreeing", "size"), [("float16", 0.995, 0.7), ("int8", 0.8, 0.45)])
 def test_litert_quantised(scaled, tmp_path, precision, agreeing, size):
     images = [photograph(120, 60, seed) for seed in range(4)]
@@ -149,6 +151,7 @@ def test_images_for_the_calibration(tmp_path):
         calibration.from_folder(str(tmp_path / "none*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [["labels", "probabilities"], ["labels"]])
 def test_litert_of_one_size(segmenter, tmp_path, outputs):
     path = export_litert(segmenter, tmp_path / "model.tflite", image_size=(90, 75), outputs=outputs)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers import REPOSITORY, start_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6, "max_steps": 4}
 DROPOUT = {"backbone": "vgg16", "head": "large_fov", "batch_norm": "auto", "learning_rate": 1e-6, "max_steps": 2}

@@ -16,12 +16,11 @@ from tests.helpers import randomise
 from tests.training import toy
 from tests.training.toy import trained
 
-pytestmark = pytest.mark.usefixtures("small_network")
-
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
 without_network = functools.partial(trained, network=False)
 
 
+@pytest.mark.slow
 def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
     reference, _ = trained(tmp_path / "reference")
     assert np.abs(reference).max() > 0.01
@@ -182,7 +181,6 @@ def test_divergence_stops_the_run_and_spoils_no_checkpoint(tmp_path, monkeypatch
         assert path.read_bytes() == content
 
 
-@pytest.mark.slow
 def test_a_loss_that_explodes_stops_the_run_before_it_is_infinite(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_DIVERGED", 0.1)
     with pytest.raises(UserError, match=r"diverged: the loss became \d.* by step 1 at learning rate .*initial_weights"):

@@ -26,7 +26,7 @@ from tests.helpers import REPOSITORY, start_command
 from tests.training import toy
 from tests.training.toy import trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]  # processes of commands, or many trainings
+pytestmark = pytest.mark.slow  # processes of commands, or many trainings
 
 STEPS = 24  # of runs that are stopped from outside
 FEW = 12  # of those that stop themselves at step 8

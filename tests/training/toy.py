@@ -16,7 +16,6 @@ from unittest import mock
 import numpy as np
 
 from deeplab_tf.models.architectures import VGG_STAGES
-from tests.helpers import small_network
 
 BATCH = 4
 CLASSES = 3
@@ -189,6 +188,6 @@ if __name__ == "__main__":
     # One strategy of a kind for all: TensorFlow confuses the collective operations of two in one process.
     strategy = functools.cache(lambda kind: make_strategy(kind, "local"))
     narrow = tuple((8,) * len(filters) for filters in VGG_STAGES)
-    with small_network(), mock.patch("deeplab_tf.models.vgg.VGG_STAGES", narrow):
+    with mock.patch("deeplab_tf.models.vgg.VGG_STAGES", narrow):
         for arguments in json.loads(sys.argv[2]):
             trained(**arguments, devices=strategy(arguments.get("strategy", "one_device")))

@@ -14,6 +14,8 @@ from deeplab_tf.errors import UserError
 from tests.helpers import assert_same_scores, randomise
 from tests.weights.test_caffe import IMAGES, assert_close
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 CLASSES = 19
 
 
@@ -148,7 +150,7 @@ def vgg_state(model: DeepLab, by_caffe: bool) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("by_caffe, colors", [(True, "caffe"), (False, "torch")])
+@pytest.mark.parametrize("by_caffe, colors", [(True, "caffe"), pytest.param(False, "torch", marks=pytest.mark.slow)])
 def test_vgg16_features_of_pytorch(by_caffe, colors, tmp_path):
     theirs = randomise(DeepLab("vgg16", "large_fov", 3, preprocessing=colors))
     torch.save(vgg_state(theirs, by_caffe), tmp_path / "x.pth")

@@ -13,6 +13,8 @@ from deeplab_tf.errors import UserError
 from tests.helpers import assert_same_scores, randomise
 from tests.weights.caffe_writer import content, new_layer, old_layer, varint
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 
 def arrays_of(network) -> dict[str, list[np.ndarray]]:
     """The weights of a PyTorch network by the released names, as Caffe stores them."""

@@ -18,6 +18,8 @@ from deeplab_tf.weights import catalogue
 from deeplab_tf.weights.catalogue import Address, PublicFile
 from tests.helpers import randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -128,6 +130,7 @@ def test_every_entry_is_whole():
             assert info(entry.classes).num_classes == entry.network["num_classes"], entry.name
 
 
+@pytest.mark.slow
 def test_the_networks_can_be_built(monkeypatch):
     """The arguments are ones that `DeepLab` takes, seen without building the networks themselves."""
     seen = {tuple(sorted(entry.network.items())) for entry in catalogue.CATALOGUE}

@@ -10,6 +10,7 @@ from deeplab_tf.inference import Segmenter
 from deeplab_tf.serving import export_saved_model
 from tests.helpers import REPOSITORY, randomise, run_command
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_network")]
 NETWORK = ("--backbone=resnet_tiny", "--head=aspp_l", "--scales=1")
 
 
@@ -22,7 +23,6 @@ def voc_network(tmp_path) -> DeepLab:
     return model
 
 
-@pytest.mark.slow
 def test_weights_become_a_run_that_predicts(voc_network, refused, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     (tmp_path / "photos").mkdir()
@@ -48,7 +48,6 @@ def test_weights_become_a_run_that_predicts(voc_network, refused, tmp_path):
     assert "holds a run already" in refused("tools/convert_weights.py", *flags, cwd=tmp_path)
 
 
-@pytest.mark.slow
 def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_network, refused, tmp_path):
     result = run_command(
         "tools/convert_weights.py", "x.weights.h5", "--dataset=shapes", "--output=y.weights.h5", cwd=tmp_path
@@ -62,7 +61,6 @@ def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_netw
     assert not (tmp_path / "released").exists()
 
 
-@pytest.mark.slow
 def test_training_starts_from_weights_with_frozen_layers(voc_network, tmp_path):
     result = run_command(
         "train.py",

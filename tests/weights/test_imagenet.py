@@ -106,6 +106,7 @@ def test_fc6_and_fc7_are_subsampled(head, taps, vgg, monkeypatch):
         assert (kernels[0] != kernels[1]).any()
 
 
+@pytest.mark.slow
 def test_files_of_keras_2(tmp_path):
     """As keras.applications' released .h5 files are: a group for each layer, with the names of its arrays in order."""
     import h5py

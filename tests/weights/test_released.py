@@ -13,6 +13,8 @@ from tests.helpers import randomise, run_command
 from tests.weights.caffe_writer import convolution, new_layer, old_convolution, old_layer, pool
 from tests.weights.test_caffe import IMAGES, arrays_of, assert_close, caffemodel, tiny_layers
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
 

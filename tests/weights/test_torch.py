@@ -13,6 +13,8 @@ from deeplab_tf import DeepLab, weights
 from deeplab_tf.errors import UserError
 from tests.helpers import assert_same_scores, randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 65, 65, 3), dtype=np.uint8)
 
 
