@@ -11,14 +11,13 @@ import pytest
 from deeplab_tf import DeepLab
 from tests.helpers import REPOSITORY, assert_same_scores, full_resolution, randomise
 
+pytestmark = pytest.mark.usefixtures("whole_network")
 _SCRIPT = """
 import sys
 import keras, numpy as np
 from deeplab_tf import DeepLab
 from deeplab_tf.models.folded import FoldedNetwork
 from tests.helpers import full_resolution
-
-pytestmark = pytest.mark.usefixtures("whole_network")
 
 folder, backend = sys.argv[1:]
 assert keras.backend.backend() == backend and "tensorflow" not in sys.modules

@@ -217,10 +217,10 @@ def test_prints_of_the_user_are_seen_and_orbits_are_not(tmp_path, capsys):
 @pytest.mark.slow
 def test_validation_obeys_the_flags_of_inference(tmp_path):
     """A finished run whose validation is gone makes it again, with the flags of that start."""
-    plain = trained(tmp_path / "run", max_steps=2, validate=None)[1].validation
+    plain = without_network(tmp_path / "run", max_steps=2, validate=None)[1].validation
     for options in ({"eval_scales": (0.5,)}, {"eval_mirror": True}, {"tile_size": 33, "tile_overlap": 8}):
         (tmp_path / "run/validation.json").unlink()
-        again = trained(tmp_path / "run", max_steps=2, validate=None, **options)[1].validation
+        again = without_network(tmp_path / "run", max_steps=2, validate=None, **options)[1].validation
         assert again.keys() == plain.keys() and again != plain, options
 
 
@@ -258,10 +258,10 @@ def test_with_the_step_schedule_a_run_can_be_extended(tmp_path):
 def test_resuming_needs_no_initial_weights(tmp_path):
     Segmenter(randomise(DeepLab("resnet_tiny", "linear", 5)), info=data.info("shapes")).save(tmp_path / "first")
     options = {"initial_weights": str(tmp_path / "first"), "head": "large_fov"}
-    trained(tmp_path / "reference", **options)
-    trained(tmp_path / "run", stop_at=4, **options)
+    without_network(tmp_path / "reference", **options)
+    without_network(tmp_path / "run", stop_at=4, **options)
     (tmp_path / "first").rename(tmp_path / "moved")
-    trained(tmp_path / "run", **options)
+    without_network(tmp_path / "run", **options)
     reference, resumed = (toy.saved(tmp_path / name) for name in ("reference", "run"))
     assert reference.keys() == resumed.keys()
     for key, value in reference.items():

@@ -388,11 +388,11 @@ def test_an_average_of_the_weights_is_what_is_validated_kept_and_resumed(tmp_pat
     from deeplab_tf.run_folder import read_description
 
     options = {"max_steps": 4, "steps_per_loop": 1, "checkpoint_every": 1, "max_checkpoints": 4}
-    plain, _ = trained(tmp_path / "plain", **options)
-    moved, _ = trained(tmp_path / "reference", ema_decay=0.5, **options)
+    plain, _ = without_network(tmp_path / "plain", **options)
+    moved, _ = without_network(tmp_path / "reference", ema_decay=0.5, **options)
     np.testing.assert_array_equal(moved, plain)  # The training itself is the same.
-    trained(tmp_path / "run", stop_at=2, ema_decay=0.5, **options)
-    trained(tmp_path / "run", ema_decay=0.5, **options)
+    without_network(tmp_path / "run", stop_at=2, ema_decay=0.5, **options)
+    without_network(tmp_path / "run", ema_decay=0.5, **options)
     reference, resumed = (toy.saved(tmp_path / name) for name in ("reference", "run"))
     for key, value in reference.items():
         np.testing.assert_array_equal(resumed[key], value)
