@@ -1,7 +1,7 @@
-"""Comparison of two evaluations on the same images: the change per class, and whether it is more than noise."""
+"""How sure a mean IoU is, and whether the change between two evaluations of the same images is more than noise."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,8 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     b = b[[place[name] for name in first.filenames]]
 
     images = len(a)
-    times = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
-    differences = _resampled(a, times) - _resampled(b, times)
+    differences = [_resampled(a, times) - _resampled(b, times) for times in _resamplings(images, samples, seed)]
+    differences = np.concatenate(differences)
     # A class of few images is missing from some samples; those say nothing of it.
     occurs = ~np.isnan(differences).all(axis=0)
     low, high = np.full((2, differences.shape[1]), np.nan)
@@ -96,6 +96,24 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     low[occurs], high[occurs] = np.nanpercentile(differences[:, occurs], (tail, 100 - tail), axis=0)
     first_iou, second_iou = (_with_mean(counts.sum(axis=0)) for counts in (a, b))
     return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, images, after_crf)
+
+
+def mean_iou_interval(counts: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float] | None:
+    """The ends of the interval of a mean IoU that the choice of the images leaves open, by bootstrap over them.
+
+    Args:
+        counts: int64 [N, 3, C], of `ImageCounts`.
+        samples: number of resamplings.
+        seed: of the resamplings.
+
+    Returns:
+        None where there are fewer than `FEWEST_IMAGES` images, or nothing was counted.
+    """
+    if len(counts) < FEWEST_IMAGES or np.isnan(mean_iou(counts.sum(axis=0))):
+        return None
+    means = [_resampled(counts, times)[:, -1] for times in _resamplings(len(counts), samples, seed)]
+    tail = 50 * (1 - LEVEL)
+    return tuple(map(float, np.nanpercentile(np.concatenate(means), (tail, 100 - tail))))
 
 
 def check_classes(run: Sequence[str], other: Sequence[str], name: str) -> None:
@@ -142,6 +160,13 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
     return {
         name: (first.get(name), second.get(name)) for name in {**first, **second} if first.get(name) != second.get(name)
     }
+
+
+def _resamplings(images: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each resampling takes each image, int64 [S, images]: a hundred at a time, for images may be many."""
+    random = np.random.default_rng(seed)
+    for start in range(0, samples, 100):
+        yield random.multinomial(images, np.full(images, 1 / images), size=min(100, samples - start))
 
 
 def _resampled(counts: np.ndarray, times: np.ndarray) -> np.ndarray:

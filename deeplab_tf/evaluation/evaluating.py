@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from deeplab_tf import files
 from deeplab_tf.counts import CRF, NETWORK, STAGES, ConfusionMatrix, ImageCounts, class_counts
 from deeplab_tf.evaluation import tables
 from deeplab_tf.evaluation.boundaries import BoundaryQuality
+from deeplab_tf.evaluation.comparison import LEVEL, mean_iou_interval
 from deeplab_tf.evaluation.tables import Subsets, or_null
 from deeplab_tf.evaluation.trimap import TrimapCurve, boundary_distance
 from deeplab_tf.inference.segmenter import Segmentation, Segmenter
@@ -78,6 +80,20 @@ class Evaluation:
             name: values for name, values in last.items() if name != "IoU"
         }
 
+    @functools.cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The ends of the 95% interval of the mean IoU after each stage, see `comparison.mean_iou_interval`."""
+        found = {stage: mean_iou_interval(getattr(self.image_counts, stage)) for stage in self._by_stage()}
+        return {stage: interval for stage, interval in found.items() if interval}
+
+    def interval_line(self) -> str:
+        """The intervals as text, in percent; "" where there is none."""
+        ends = [
+            f"{STAGES[stage]} {tables.percent(low)} to {tables.percent(high)}"
+            for stage, (low, high) in self.intervals.items()
+        ]
+        return f"{LEVEL:.0%} interval by bootstrap over the images: {'; '.join(ends)}" if ends else ""
+
     def table(self) -> str:
         """The figures by class and in summary, in percent, as text; beside IoU those after the last step."""
         summaries = [matrix.summary() for matrix in self.stages.values()]
@@ -90,6 +106,8 @@ class Evaluation:
             )
         }
         lines = tables.table("IoU, %", self.columns(), self.class_names, self.subsets, further)
+        if self.intervals:
+            lines.append(f"mean IoU, {self.interval_line()}")
         lines += [
             tables.trimap_line(
                 dict(zip(curve.widths, curve.mean_iou, strict=True)),
@@ -109,6 +127,7 @@ class Evaluation:
             "class_names": list(self.class_names),
             **{
                 stage: {name: or_null(value) for name, value in matrix.summary().items()}
+                | ({"mean_iou_interval": list(self.intervals[stage])} if stage in self.intervals else {})
                 | {
                     tables.key(title): dict(zip(names, map(or_null, values), strict=True))
                     for title, values in self.by_class(stage).items()

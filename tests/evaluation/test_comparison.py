@@ -7,6 +7,7 @@ import pytest
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.evaluation import ImageCounts, compare
+from deeplab_tf.evaluation.comparison import mean_iou_interval
 
 NAMES = ("road", "sky", "bird")
 
@@ -42,6 +43,22 @@ def test_figures_and_interval_by_brute_force():
     np.testing.assert_allclose(result.low[[0, 1, 3]], low)
     np.testing.assert_allclose(result.high[[0, 1, 3]], high)
     assert np.isnan(result.low[2]) and not result.significant[2]  # no bird anywhere
+
+
+def test_the_interval_of_one_mean_by_brute_force():
+    counts = run(25, 0.8, 1).network
+    times = np.random.default_rng(5).multinomial(25, np.full(25, 1 / 25), size=250)
+    means = [np.nanmean(brute_force_iou(counts, np.repeat(np.arange(25), sample))) for sample in times]
+    found = mean_iou_interval(counts, samples=250, seed=5)
+    np.testing.assert_allclose(found, np.percentile(means, (2.5, 97.5)))
+    assert mean_iou_interval(counts[:19]) is None and mean_iou_interval(np.zeros_like(counts)) is None
+
+
+def test_the_interval_holds_the_mean_of_other_images():
+    """Nineteen times of twenty, as far as a hundred trials can tell."""
+    truth = np.nanmean(brute_force_iou(run(20_000, 0.8, 0).network, range(20_000)))
+    intervals = [mean_iou_interval(run(60, 0.8, seed).network, samples=300) for seed in range(1, 101)]
+    assert 85 <= sum(low <= truth <= high for low, high in intervals) <= 100
 
 
 def test_noise_is_rarely_taken_for_progress_and_progress_is_seen():
