@@ -1,4 +1,4 @@
-"""How sure a mean IoU is, and whether the change between two evaluations of the same images is more than noise."""
+"""The interval of a mean IoU, and whether a change between two evaluations of the same images is more than noise."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,7 +163,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
 
 def _resamplings(images: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each resampling takes each image, int64 [S, images]: a hundred at a time, for images may be many."""
+    """Counts of each image in each resampling, int64 [S, images]: a hundred at a time, for images may be many."""
     random = np.random.default_rng(seed)
     for start in range(0, samples, 100):
         yield random.multinomial(images, np.full(images, 1 / images), size=min(100, samples - start))

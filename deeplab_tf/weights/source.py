@@ -94,12 +94,12 @@ def fold_epsilon(layers: Layers, epsilon: float) -> None:
             arrays["moving_variance"] = arrays["moving_variance"].plus(epsilon - EPSILON)
 
 
+_RESNETS = ("resnet101", "resnet50", "resnet_tiny")
+
+
 def _block_counts(backbone: str) -> tuple[int, ...]:
     names = block_names(backbone)
     return tuple(sum(name.startswith(str(stage)) for name in names) for stage in (2, 3, 4, 5))
-
-
-_RESNETS = {_block_counts(backbone): backbone for backbone in ("resnet101", "resnet50", "resnet_tiny")}
 
 
 def resnet_of(blocks: set[tuple[int, int]], name: str) -> str:
@@ -113,12 +113,13 @@ def resnet_of(blocks: set[tuple[int, int]], name: str) -> str:
         UserError: there is no such ResNet here.
     """
     counts = tuple(sum(stage == of_stage for stage, _ in blocks) for of_stage in (2, 3, 4, 5))
-    if counts not in _RESNETS:
+    known = {_block_counts(backbone): backbone for backbone in _RESNETS}
+    if counts not in known:
         raise UserError(
             f"{name}: a ResNet with {counts} blocks in its stages; expected one of "
-            + ", ".join(f"{known} ({backbone})" for known, backbone in _RESNETS.items())
+            + ", ".join(f"{each} ({backbone})" for each, backbone in known.items())
         )
-    return _RESNETS[counts]
+    return known[counts]
 
 
 def resnet_units(backbone: str) -> Iterator[tuple[int, int, str]]:
@@ -147,7 +148,7 @@ def network_of(layers: Layers, rates: Mapping[str, int] | None = None) -> dict[s
     elif "stem_conv" in layers:
         network["backbone"] = "efficientnet_lite0"
     else:
-        known = [backbone for backbone in _RESNETS.values() if set(block_names(backbone)) == units]
+        known = [backbone for backbone in _RESNETS if set(block_names(backbone)) == units]
         if not known:
             return network
         network["backbone"] = known[0]
