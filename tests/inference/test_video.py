@@ -136,8 +136,8 @@ def test_a_camera_gives_its_newest_frame_and_the_video_keeps_time(segmenter, str
     monkeypatch.undo()
     assert 4 <= made.frames <= 12 and made.dropped == 100 - made.frames and made.expected is None
     assert made.overlay.name.startswith("camera_")
-    # 2 seconds of life at 50 frames a second, but for the last result, which lasts one frame.
-    assert 65 <= len(frames_of(made.overlay)) <= 110
+    # 2 seconds at 50 frames a second, more where a busy machine takes longer; but the last result lasts one frame.
+    assert 65 <= len(frames_of(made.overlay)) <= 50 * made.seconds + 1
     # Were they queued, the last of them would be more than a second old. A busy machine makes the camera itself late.
     assert ages[-1] - ages[0] < 1
 
