@@ -86,13 +86,13 @@ class Evaluation:
         found = {stage: mean_iou_interval(getattr(self.image_counts, stage)) for stage in self._by_stage()}
         return {stage: interval for stage, interval in found.items() if interval}
 
-    def interval_line(self) -> str:
-        """The intervals as text, in percent; "" where there is none."""
+    def intervals_as_text(self) -> dict[str, str]:
+        """The intervals as text, in percent, by their title; empty where there is none."""
         ends = [
             f"{STAGES[stage]} {tables.percent(low)} to {tables.percent(high)}"
             for stage, (low, high) in self.intervals.items()
         ]
-        return f"{LEVEL:.0%} interval by bootstrap over the images: {'; '.join(ends)}" if ends else ""
+        return {f"{LEVEL:.0%} interval of the mean IoU": f"{'; '.join(ends)} (bootstrap over images)"} if ends else {}
 
     def table(self) -> str:
         """The figures by class and in summary, in percent, as text; beside IoU those after the last step."""
@@ -106,8 +106,7 @@ class Evaluation:
             )
         }
         lines = tables.table("IoU, %", self.columns(), self.class_names, self.subsets, further)
-        if self.intervals:
-            lines.append(f"mean IoU, {self.interval_line()}")
+        lines += [f"{title}: {text}" for title, text in self.intervals_as_text().items()]
         lines += [
             tables.trimap_line(
                 dict(zip(curve.widths, curve.mean_iou, strict=True)),

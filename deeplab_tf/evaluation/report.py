@@ -88,7 +88,7 @@ def _summary(evaluation: Evaluation, segmenter: Segmenter) -> dict[str, str]:
     network = f"{model.backbone}, {model.head}, output stride {model.output_stride}"
     made_with = {name: _as_text(value) for name, value in evaluation.made_with.items() if value not in (None, False)}
     measured = {"images": str(evaluation.images), "seconds": f"{evaluation.seconds:.1f}"}
-    measured |= {"mean IoU": evaluation.interval_line()} if evaluation.intervals else {}
+    measured |= evaluation.intervals_as_text()
     return {"network": network} | {name.replace("_", " "): text for name, text in made_with.items()} | measured
 
 
