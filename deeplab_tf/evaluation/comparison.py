@@ -11,6 +11,7 @@ from deeplab_tf.errors import UserError
 
 SAMPLES = 2_000
 LEVEL = 0.95
+_ENDS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))  # percentiles
 # The bootstrap knows the images only by its sample: below this many its intervals are too narrow to be trusted.
 FEWEST_IMAGES = 20
 
@@ -92,8 +93,7 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     # A class of few images is missing from some samples; those say nothing of it.
     occurs = ~np.isnan(differences).all(axis=0)
     low, high = np.full((2, differences.shape[1]), np.nan)
-    tail = 50 * (1 - LEVEL)
-    low[occurs], high[occurs] = np.nanpercentile(differences[:, occurs], (tail, 100 - tail), axis=0)
+    low[occurs], high[occurs] = np.nanpercentile(differences[:, occurs], _ENDS, axis=0)
     first_iou, second_iou = (_with_mean(counts.sum(axis=0)) for counts in (a, b))
     return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, images, after_crf)
 
@@ -112,8 +112,7 @@ def mean_iou_interval(counts: np.ndarray, *, samples: int = SAMPLES, seed: int =
     if len(counts) < FEWEST_IMAGES or np.isnan(mean_iou(counts.sum(axis=0))):
         return None
     means = [_resampled(counts, times)[:, -1] for times in _resamplings(len(counts), samples, seed)]
-    tail = 50 * (1 - LEVEL)
-    return tuple(map(float, np.nanpercentile(np.concatenate(means), (tail, 100 - tail))))
+    return tuple(map(float, np.nanpercentile(np.concatenate(means), _ENDS)))
 
 
 def check_classes(run: Sequence[str], other: Sequence[str], name: str) -> None:

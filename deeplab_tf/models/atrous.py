@@ -182,7 +182,7 @@ class _Shift(NamedTuple):
 
     @classmethod
     def of(cls, tap: int, side: int, rate: int, axes: list) -> Self | None:
-        """For a tap of a kernel [side, side] on a map of `_axes`; None where it surely has none."""
+        """For a tap of a kernel [side, side] on a map of `_axes`; None where none is on it, as far as sizes tell."""
         offsets = (rate * position - (side - 1) * rate // 2 for position in divmod(tap, side))
         found = [neighbours(offset) for neighbours, offset in zip(axes, offsets, strict=True)]
         if None in found:
