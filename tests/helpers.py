@@ -112,7 +112,7 @@ def assert_labels(labels: np.ndarray, probabilities: np.ndarray, tolerance: floa
 
 # A command begins as a copy of a process that has imported what most of them need, which takes longer than they do.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tensorflow", "keras", "deeplab_tf.flags"])
+_PROCESSES.set_forkserver_preload(["tensorflow", "keras", "deeplab_tf.flags", "deeplab_tf.training.assembly"])
 
 
 def start_command(command: str, *arguments, cwd: pathlib.Path, into: pathlib.Path, environment=None):
