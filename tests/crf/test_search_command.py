@@ -1,6 +1,7 @@
 """tools/search_crf.py as a user runs it, on a run whose network was never trained."""
 
 import json
+import pathlib
 
 import keras
 import pytest
@@ -11,13 +12,13 @@ from tests.helpers import run_command
 
 
 @pytest.mark.slow
-def test_search_command(tmp_path):
-    data.prepare("shapes", tmp_path / "tfds")
+def test_search_command(shapes_dir, tmp_path):
+    data_dir = pathlib.Path(shapes_dir).parents[1]
     keras.utils.set_random_seed(0)
-    info = data.info("shapes", tmp_path / "tfds")
+    info = data.info("shapes", data_dir)
     model = DeepLab("resnet_tiny", "linear", info.num_classes, scales=(1.0,))
     Segmenter(model, info=info).save(tmp_path / "run")
-    flags = ("--model_dir=run", "--limit=1", "--dataset=shapes", "--data_dir=tfds")
+    flags = ("--model_dir=run", "--limit=1", "--dataset=shapes", f"--data_dir={data_dir}")
     result = run_command("tools/search_crf.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "without CRF" in result.stdout and "written    crf.json" in result.stdout

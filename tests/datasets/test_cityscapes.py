@@ -1,5 +1,7 @@
 """Cityscapes' folders and zip files."""
 
+import pathlib
+import shutil
 import zipfile
 
 import numpy as np
@@ -69,7 +71,7 @@ def test_coarse_annotations_are_a_configuration(cityscapes, grid):
 
 
 @pytest.mark.slow
-def test_fine_and_coarse_annotations_train_together(cityscapes):
+def test_fine_and_coarse_annotations_train_together(cityscapes, shapes_dir):
     cityscapes.image("leftImg8bit/train_extra/nuernberg/nuernberg_000000_000001_leftImg8bit.png")
     directory = cityscapes.prepare("cityscapes")
     with pytest.raises(UserError, match="'cityscapes/coarse' is not prepared"):
@@ -80,7 +82,7 @@ def test_fine_and_coarse_annotations_train_together(cityscapes):
     assert joined.keys() == parts.keys() and len(joined) == 3
     for name, example in parts.items():
         np.testing.assert_array_equal(joined[name]["label"], example["label"])
-    data.prepare("shapes", cityscapes.data_dir)
+    shutil.copytree(pathlib.Path(shapes_dir).parent, cityscapes.data_dir / "shapes")
     with pytest.raises(UserError, match="the classes of 'shapes' are not those of 'cityscapes'"):
         cityscapes.examples(directory, "train+shapes:train")
 

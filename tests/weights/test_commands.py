@@ -1,5 +1,7 @@
 """tools/convert_weights.py and the flags of train.py, as a user runs them."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -61,10 +63,17 @@ def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_netw
     assert not (tmp_path / "released").exists()
 
 
-def test_training_starts_from_weights_with_frozen_layers(voc_network, tmp_path):
+def test_training_starts_from_weights_with_frozen_layers(voc_network, shapes_dir, tmp_path):
+    data_dir = pathlib.Path(shapes_dir).parents[1]
     result = run_command(
         "train.py",
-        *(f"--flagfile={REPOSITORY / 'demo.flags'}", *NETWORK, "--data_dir=tfds", "--model_dir=run", "--export_dir="),
+        *(
+            f"--flagfile={REPOSITORY / 'demo.flags'}",
+            *NETWORK,
+            f"--data_dir={data_dir}",
+            "--model_dir=run",
+            "--export_dir=",
+        ),
         *("--initial_weights=x.weights.h5", "--freeze=backbone", "--batch_norm=frozen", "--nocrf", "--overlays=0"),
         *("--max_steps=2", "--eval_every=0", "--eval_limit=1", "--batch_size=2", "--crop_size=65"),
         cwd=tmp_path,
