@@ -26,8 +26,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared"
+SHARED = helpers.REPOSITORY.parent / "shared"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -132,7 +131,7 @@ def refused(monkeypatch, capsys):
             FLAGS[name].unparse()
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(REPOSITORY / command), run_name="__main__")
+            runpy.run_path(str(helpers.REPOSITORY / command), run_name="__main__")
         said = capsys.readouterr()
         lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
         assert ended.value.code == 1 and len(lines) == 1 and not said.out

@@ -1,12 +1,12 @@
 """The base install: the dense CRF and the commands on folders work without TensorFlow and what comes with it."""
 
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from tests.helpers import REPOSITORY
+
 # What only the extras install, and modules that only Unix has.
 _BLOCKER = """
 import sys

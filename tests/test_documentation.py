@@ -12,8 +12,8 @@ from absl.testing import flagsaver
 
 from deeplab_tf import flags
 from deeplab_tf.flags import FIELDS, FLAGS, OBEYED
+from tests.helpers import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = ("deeplab_tf", "datasets", "tools", "benchmarks", "examples", "docs", "experiments", "recipes", "tests")
 PAGES = sorted(
     [*REPOSITORY.glob("*.md"), *(page for folder in FOLDERS for page in (REPOSITORY / folder).rglob("*.md"))]

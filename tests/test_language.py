@@ -3,7 +3,8 @@
 import ast
 import pathlib
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+from tests.helpers import REPOSITORY
+
 FOLDERS = ("deeplab_tf", "datasets", "tools", "benchmarks", "examples")
 
 

@@ -18,8 +18,8 @@ from deeplab_tf import flags
 from deeplab_tf.flags import FIELDS, FLAGS, OBEYED
 from deeplab_tf.run_folder import EVALUATION_FLAGS, evaluation_name
 from deeplab_tf.training.recipe import fields
+from tests.helpers import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = [command for command in OBEYED if not command.startswith(("benchmarks/", "docs/"))]
 
 # The flags without which a command does nothing; for the flags under test the last one typed wins.

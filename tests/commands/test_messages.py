@@ -10,8 +10,7 @@ import types
 import pytest
 
 from deeplab_tf.flags import FIELDS, FLAGS
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 from deeplab_tf.crf import DenseCRF, MapReader, map_files, refine_many
 from deeplab_tf.crf.label_maps import label_probabilities
 from deeplab_tf.errors import UserError
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.counts import ImageCounts
+from tests.helpers import REPOSITORY
 
-NOTEBOOK = pathlib.Path(__file__).resolve().parents[2] / "examples/train_on_a_folder.ipynb"
+NOTEBOOK = REPOSITORY / "examples/train_on_a_folder.ipynb"
 PARAMETERS = {"STEPS": 60, "IMAGES": 30, "CROP_SIZE": 97, "SEARCH_IMAGES": 1}
 # What the notebook has found, for this test.
 TELL = """

@@ -17,8 +17,8 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.inference import prediction_files
 from deeplab_tf.inference.predicting import predict
 from deeplab_tf.pictures import find_images, read_photograph
+from tests.helpers import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ALL = tuple(prediction_files.SUFFIXES)
 
 

@@ -1,11 +1,10 @@
 """The examples of docs/training.md run as they stand there."""
 
-import pathlib
 import re
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from tests.helpers import REPOSITORY
 
 
 @pytest.mark.slow

@@ -16,11 +16,9 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.models.architectures import BACKBONES
 from deeplab_tf.weights import catalogue
 from deeplab_tf.weights.catalogue import Address, PublicFile
-from tests.helpers import randomise
+from tests.helpers import REPOSITORY, randomise
 
 pytestmark = pytest.mark.usefixtures("whole_network")
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
