@@ -82,19 +82,21 @@ class DeepLabTrainer(orbit.StandardTrainer):
         with strategy.scope():
             self._loop_steps = tf.Variable(0.0, name="loop_steps", **counter)
             self._loss_sums = {name: tf.Variable(0.0, name=name, **counter) for name in self.grids}
+            self._norm_sum = tf.Variable(0.0, name="gradient_norm", **counter)
 
     def train_loop_begin(self) -> None:
         """Starts the means of the loop anew."""
         self._started = time.monotonic()
-        for variable in (self._loop_steps, *self._loss_sums.values()):
+        for variable in (self._loop_steps, self._norm_sum, *self._loss_sums.values()):
             variable.assign(0.0)
 
     @tf.autograph.experimental.do_not_convert  # There is no `if` or `for` over tensors in it.
     def train_step(self, iterator) -> None:
         """One update, on every replica."""
-        losses = self.strategy.run(self._update, args=(next(iterator), self.step.read_value()))
+        losses, norm = self.strategy.run(self._update, args=(next(iterator), self.step.read_value()))
         for name, value in losses.items():
             self._loss_sums[name].assign_add(self.strategy.reduce("SUM", value, axis=None))
+        self._norm_sum.assign_add(self.strategy.experimental_local_results(norm)[0])  # the same on every replica
         if self.averaged:
             self.averaged.update(self.step.read_value())
         self._loop_steps.assign_add(1.0)
@@ -119,14 +121,19 @@ class DeepLabTrainer(orbit.StandardTrainer):
         return {
             "loss/total": total,
             **losses,
+            "gradient_norm": float(self._norm_sum.numpy()) / steps,
             "learning_rate": learning_rate,
             "steps_per_second": steps_per_second,
             "images_per_second": steps_per_second * self.recipe.batch_size,
             **peak_memory(),
         }
 
-    def _update(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One replica's part of one update; returns its share of each loss."""
+    def _update(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One replica's part of one update.
+
+        Returns:
+            its share of each loss, and the norm of the gradient of the whole batch, before clipping.
+        """
         label = tf.cast(batch["label"], tf.int64)  # GPUs have no gather of uint8.
         labels = [loss.labels_on_grid(label, self.model.output_stride, grid) for grid in self.grids.values()]
         by_image = self.recipe.loss_normalization == "image"
@@ -148,8 +155,10 @@ class DeepLabTrainer(orbit.StandardTrainer):
             of_part = self._compute(images, *micro_batch, totals)
             sums = tf.nest.map_structure(tf.add, sums, of_part) if sums else of_part
         losses, gradients = sums
-        self.optimizer.apply(summed_over_replicas(gradients), self.model.trainable_variables)
-        return dict(zip(self.grids, losses, strict=True))
+        gradients = summed_over_replicas(gradients)
+        norm = tf.linalg.global_norm(gradients) / self.optimizer.scale_loss(1.0)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return dict(zip(self.grids, losses, strict=True)), norm
 
     def _losses_and_gradients(self, images, labels, weights, positions, totals) -> tuple[list, list]:
         """Of one micro-batch: its share of each loss, and the gradient of their sum."""

@@ -14,7 +14,7 @@ from deeplab_tf.inference import Segmenter
 from deeplab_tf.training import Recipe, assembly, loop
 from tests.helpers import randomise
 from tests.training import toy
-from tests.training.toy import trained
+from tests.training.toy import CLASSES, trained
 
 FROZEN = {"batch_norm": "frozen", "learning_rate": 1e-6}
 without_network = functools.partial(trained, network=False)
@@ -32,6 +32,24 @@ def test_runs_repeat_bit_for_bit_also_when_stopped_and_continued(tmp_path):
     # The loop after which it was stopped is in TensorBoard too.
     events = (read_scalars(tmp_path / name / "train")["loss/total"] for name in ("reference", "stopped"))
     assert len(next(events)) == len(next(events)) == 4  # Of steps 1, 2, 4 and 6.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "accumulation"), [("float32", 2), ("mixed_float16", 1)])
+def test_the_norm_of_the_gradient_is_told_as_it_is_before_clipping(tmp_path, precision, accumulation):
+    """One update without momentum and decay moves the weights by rate times gradient, clipped to half of its norm."""
+    settings = FROZEN | {"max_steps": 1, "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1e-3}
+    settings |= {"precision": precision, "accumulation_steps": accumulation, "loss_scale": 8.0}
+    norms = []
+    note = lambda step, scalars: norms.append(scalars["gradient_norm"])  # noqa: E731
+    for name in ("whole", "half"):
+        clip = norms[0] / 2 if norms else None
+        moved, _ = trained(tmp_path / name, **settings, clip_norm=clip, on_loop=note)
+        moved[-CLASSES:] /= 2  # the classifier's bias, which learns twice as fast
+        # Weights of up to 1 are rounded by 2^-24 when they move; float16 rounds the gradient by 2^-12, layer by layer.
+        tolerance = 2e-2 if precision == "mixed_float16" else 2e-3
+        assert np.linalg.norm(moved) / 1e-3 == pytest.approx(clip or norms[0], rel=tolerance)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5) and norms[0] > 0.1
 
 
 @pytest.mark.slow
