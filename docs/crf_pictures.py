@@ -1,6 +1,7 @@
-"""Draws the pictures of crf.md: what the two kernels do, and mean field on a photograph.
+"""Draws what the CRF does: its two kernels, mean field on a photograph (Fig. 5), labels before and after it (Fig. 6).
 
-python docs/crf_pictures.py --model_dir=runs/camvid --images=CamVid/val --labels=CamVid/valannot
+python docs/crf_pictures.py --model_dir=runs/camvid --images=CamVid/val --labels=CamVid/valannot --names=0016E5_08045 \
+    --class_name=car --output=docs/crf
 """
 
 import pathlib
@@ -14,14 +15,20 @@ from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.pictures import overlay
 
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "A run on CamVid.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "CamVid's folder val.", required=True)
-_LABELS = flags.DEFINE_string("labels", None, "CamVid's folder valannot.", required=True)
+_MODEL_DIR = flags.DEFINE_string(
+    "model_dir", None, "A run; its CRF is that of its crf.json, else the default.", required=True
+)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of photographs.", required=True)
+_LABELS = flags.DEFINE_string("labels", None, "Folder of their masks, PNG.", required=True)
+_NAMES = flags.DEFINE_list(
+    "names", None, "Of photographs, without suffix; mean field is shown on the first.", required=True
+)
+_CLASS_NAME = flags.DEFINE_string("class_name", None, "The class whose score and belief are shown.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "What the names of the pictures begin with.", required=True)
 
-FRAME = "0016E5_08045.png"
-# Where the kernels are drawn: (row, column) of a CamVid frame, on the sky, a car, the road.
+# Where the kernels are drawn, on this one: (row, column) on the sky, a car, the road.
+FRAME = "0016E5_08045"
 PIXELS = ((60, 205), (228, 412), (300, 330))
-CLASS = "car"
 
 
 def kernels(image: np.ndarray, crf: DenseCRF) -> Figure:
@@ -58,10 +65,10 @@ def kernels(image: np.ndarray, crf: DenseCRF) -> Figure:
     return figure
 
 
-def mean_field(image: np.ndarray, label: np.ndarray, segmenter: Segmenter, crf: DenseCRF) -> Figure:
+def mean_field(image: np.ndarray, label: np.ndarray, segmenter: Segmenter, crf: DenseCRF, name: str) -> Figure:
     """The labels, and the score and belief maps of one class, iteration by iteration (Fig. 5 of the paper)."""
     palette = segmenter.info.palette
-    which = segmenter.info.class_names.index(CLASS)
+    which = segmenter.info.class_names.index(name)
     probabilities = segmenter.without_crf(image).probabilities
     steps = {"network": (np.log(np.maximum(probabilities, 1e-5)), probabilities)}
     for number, step in enumerate(crf.trace(image, probabilities), start=1):
@@ -78,24 +85,48 @@ def mean_field(image: np.ndarray, label: np.ndarray, segmenter: Segmenter, crf: 
         axis[0].imshow(overlay(image, beliefs.argmax(-1).astype(np.uint8), palette))
         axis[0].set_title(title)
         axis[1].imshow(scores[..., which], cmap="coolwarm", vmin=-10, vmax=10)
-        axis[1].set_title(f"score of '{CLASS}'")
+        axis[1].set_title(f"score of '{name}'")
         axis[2].imshow(beliefs[..., which], cmap="gray", vmin=0, vmax=1)
-        axis[2].set_title(f"belief in '{CLASS}'")
+        axis[2].set_title(f"belief in '{name}'")
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
     return figure
 
 
+def before_and_after(pairs, segmenter: Segmenter, crf: DenseCRF) -> Figure:
+    """Photographs, their truth, the network's labels and the CRF's, one below the other (Fig. 6)."""
+    palette = segmenter.info.palette
+    figure = Figure(figsize=(3 * len(pairs), 9.4), layout="constrained")
+    rows = figure.subplots(4, len(pairs), squeeze=False)
+    for column, (image, label) in zip(rows.T, pairs, strict=True):
+        probabilities = segmenter.without_crf(image).probabilities
+        labels = (label, probabilities.argmax(-1).astype(np.uint8), crf(image, probabilities, return_labels=True))
+        for ax, picture in zip(column, (image, *(overlay(image, mask, palette) for mask in labels)), strict=True):
+            ax.imshow(picture)
+            ax.set_xticks([])
+            ax.set_yticks([])
+    for ax, title in zip(rows[:, 0], ("photograph", "truth", "network", "with CRF"), strict=True):
+        ax.set_ylabel(title)
+    return figure
+
+
 def main(_) -> None:
     """Draws."""
-    image = np.asarray(PIL.Image.open(pathlib.Path(_IMAGES.value) / FRAME).convert("RGB"))
-    label = np.asarray(PIL.Image.open(pathlib.Path(_LABELS.value) / FRAME))
-    crf = DenseCRF()
-    folder = pathlib.Path(__file__).parent
-    options = {"dpi": 90, "pil_kwargs": {"quality": 85}}
-    kernels(image, crf).savefig(folder / "crf_kernels.jpg", **options)
-    mean_field(image, label, Segmenter.load(_MODEL_DIR.value), crf).savefig(folder / "crf_mean_field.jpg", **options)
+    pairs = []
+    for name in _NAMES.value:
+        (path,) = pathlib.Path(_IMAGES.value).glob(f"{name}.*")
+        label = np.asarray(PIL.Image.open(pathlib.Path(_LABELS.value) / f"{name}.png"))
+        pairs.append((np.asarray(PIL.Image.open(path).convert("RGB")), label))
+    segmenter = Segmenter.load(_MODEL_DIR.value, crf=True)
+    figures = {
+        "mean_field": mean_field(*pairs[0], segmenter, segmenter.crf, _CLASS_NAME.value),
+        "pictures": before_and_after(pairs, segmenter, segmenter.crf),
+    }
+    if _NAMES.value[0] == FRAME:
+        figures["kernels"] = kernels(pairs[0][0], segmenter.crf)
+    for name, figure in figures.items():
+        figure.savefig(f"{_OUTPUT.value}_{name}.jpg", dpi=90, pil_kwargs={"quality": 85})
 
 
 if __name__ == "__main__":
