@@ -98,11 +98,14 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, images, after_crf)
 
 
-def mean_iou_interval(counts: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float] | None:
+def mean_iou_interval(
+    counts: np.ndarray, *, before: np.ndarray | None = None, samples: int = SAMPLES, seed: int = 0
+) -> tuple[float, float] | None:
     """The ends of the interval of a mean IoU that the choice of the images leaves open, by bootstrap over them.
 
     Args:
         counts: int64 [N, 3, C], of `ImageCounts`.
+        before: those of other labels of the same images; the interval is that of the change since.
         samples: number of resamplings.
         seed: of the resamplings.
 
@@ -111,7 +114,10 @@ def mean_iou_interval(counts: np.ndarray, *, samples: int = SAMPLES, seed: int =
     """
     if len(counts) < FEWEST_IMAGES or np.isnan(mean_iou(counts.sum(axis=0))):
         return None
-    means = [_resampled(counts, times)[:, -1] for times in _resamplings(len(counts), samples, seed)]
+    means = []
+    for times in _resamplings(len(counts), samples, seed):
+        of_labels = [_resampled(each, times)[:, -1] for each in (counts, before) if each is not None]
+        means.append(of_labels[0] - of_labels[1] if len(of_labels) == 2 else of_labels[0])
     return tuple(map(float, np.nanpercentile(np.concatenate(means), _ENDS)))
 
 

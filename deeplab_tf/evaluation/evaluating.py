@@ -92,7 +92,14 @@ class Evaluation:
             f"{STAGES[stage]} {tables.percent(low)} to {tables.percent(high)}"
             for stage, (low, high) in self.intervals.items()
         ]
-        return {f"{LEVEL:.0%} interval of the mean IoU": f"{'; '.join(ends)} (bootstrap over images)"} if ends else {}
+        texts = {f"{LEVEL:.0%} interval of the mean IoU": f"{'; '.join(ends)} (bootstrap over images)"} if ends else {}
+        if self.crf and ends:
+            interval = mean_iou_interval(self.image_counts.crf, before=self.image_counts.network)
+            values = (self.crf.mean_iou - self.network.mean_iou, *interval)
+            change, low, high = (f"{100 * value:+.2f}" for value in values)
+            title = "change of the mean IoU by the CRF"
+            texts[title] = f"{change}, {LEVEL:.0%} interval {low} to {high} (paired bootstrap over images)"
+        return texts
 
     def table(self) -> str:
         """The figures by class and in summary, in percent, as text; beside IoU those after the last step."""

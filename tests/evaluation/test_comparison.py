@@ -51,6 +51,11 @@ def test_the_interval_of_one_mean_by_brute_force():
     means = [np.nanmean(brute_force_iou(counts, np.repeat(np.arange(25), sample))) for sample in times]
     found = mean_iou_interval(counts, samples=250, seed=5)
     np.testing.assert_allclose(found, np.percentile(means, (2.5, 97.5)))
+    before = run(25, 0.7, 2).network
+    means_before = [np.nanmean(brute_force_iou(before, np.repeat(np.arange(25), sample))) for sample in times]
+    changes = np.subtract(means, means_before)
+    found = mean_iou_interval(counts, before=before, samples=250, seed=5)
+    np.testing.assert_allclose(found, np.percentile(changes, (2.5, 97.5)))
     assert mean_iou_interval(counts[:19]) is None and mean_iou_interval(np.zeros_like(counts)) is None
 
 

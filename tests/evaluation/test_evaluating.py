@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,19 @@ def test_counts_by_image_add_up_to_the_whole(with_crf, examples, tmp_path):
         assert mean_iou(array.sum(0)) == pytest.approx(matrix.mean_iou)
     one = evaluate(with_crf, examples[2:3])
     assert mean_iou(counts.crf[2]) == pytest.approx(one.crf.mean_iou)
+
+
+def test_the_table_tells_what_the_crf_changes_and_how_sure_that_is(with_crf, examples):
+    evaluation = evaluate(with_crf, examples)
+    change = f"{100 * (evaluation.crf.mean_iou - evaluation.network.mean_iou):+.2f}"
+    assert "interval" not in evaluation.table()  # of five images
+    counts = evaluation.image_counts
+    network, crf = (np.tile(array, (5, 1, 1)) for array in (counts.network, counts.crf))
+    counts = ImageCounts(counts.class_names, tuple(f"{i}.jpg" for i in range(25)), network, crf)
+    table = dataclasses.replace(evaluation, image_counts=counts, images=25).table()
+    (line,) = [line for line in table.splitlines() if line.startswith("change of the mean IoU by the CRF")]
+    found, low, high = re.search(r": (\S+), 95% interval (\S+) to (\S+) \(paired", line).groups()
+    assert found == change and float(low) < float(found) < float(high)
 
 
 def test_the_file_says_what_was_measured(with_crf, examples, tmp_path):
