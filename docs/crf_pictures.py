@@ -15,9 +15,8 @@ from deeplab_tf import Segmenter
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.pictures import overlay
 
-_MODEL_DIR = flags.DEFINE_string(
-    "model_dir", None, "A run; its CRF is that of its crf.json, else the default.", required=True
-)
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "A run.", required=True)
+_SEARCHED = flags.DEFINE_bool("searched", False, "Take the CRF of the run's crf.json, not the default one.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of photographs.", required=True)
 _LABELS = flags.DEFINE_string("labels", None, "Folder of their masks, PNG.", required=True)
 _NAMES = flags.DEFINE_list(
@@ -118,13 +117,14 @@ def main(_) -> None:
         (path,) = pathlib.Path(_IMAGES.value).glob(f"{name}.*")
         label = np.asarray(PIL.Image.open(pathlib.Path(_LABELS.value) / f"{name}.png"))
         pairs.append((np.asarray(PIL.Image.open(path).convert("RGB")), label))
-    segmenter = Segmenter.load(_MODEL_DIR.value, crf=True)
+    segmenter = Segmenter.load(_MODEL_DIR.value, crf=_SEARCHED.value)
+    crf = segmenter.crf or DenseCRF()
     figures = {
-        "mean_field": mean_field(*pairs[0], segmenter, segmenter.crf, _CLASS_NAME.value),
-        "pictures": before_and_after(pairs, segmenter, segmenter.crf),
+        "mean_field": mean_field(*pairs[0], segmenter, crf, _CLASS_NAME.value),
+        "pictures": before_and_after(pairs, segmenter, crf),
     }
     if _NAMES.value[0] == FRAME:
-        figures["kernels"] = kernels(pairs[0][0], segmenter.crf)
+        figures["kernels"] = kernels(pairs[0][0], crf)
     for name, figure in figures.items():
         figure.savefig(f"{_OUTPUT.value}_{name}.jpg", dpi=90, pil_kwargs={"quality": 85})
 

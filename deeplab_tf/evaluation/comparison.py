@@ -87,15 +87,13 @@ def compare(first: ImageCounts, second: ImageCounts, *, samples: int = SAMPLES, 
     a, b = (counts.crf if after_crf else counts.network for counts in (first, second))
     b = b[[place[name] for name in first.filenames]]
 
-    images = len(a)
-    differences = [_resampled(a, times) - _resampled(b, times) for times in _resamplings(images, samples, seed)]
-    differences = np.concatenate(differences)
+    differences = _sampled(a, b, samples, seed)
     # A class of few images is missing from some samples; those say nothing of it.
     occurs = ~np.isnan(differences).all(axis=0)
     low, high = np.full((2, differences.shape[1]), np.nan)
     low[occurs], high[occurs] = np.nanpercentile(differences[:, occurs], _ENDS, axis=0)
     first_iou, second_iou = (_with_mean(counts.sum(axis=0)) for counts in (a, b))
-    return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, images, after_crf)
+    return Comparison((*first.class_names, "mean IoU"), first_iou, second_iou, low, high, len(a), after_crf)
 
 
 def mean_iou_interval(
@@ -114,11 +112,7 @@ def mean_iou_interval(
     """
     if len(counts) < FEWEST_IMAGES or np.isnan(mean_iou(counts.sum(axis=0))):
         return None
-    means = []
-    for times in _resamplings(len(counts), samples, seed):
-        of_labels = [_resampled(each, times)[:, -1] for each in (counts, before) if each is not None]
-        means.append(of_labels[0] - of_labels[1] if len(of_labels) == 2 else of_labels[0])
-    return tuple(map(float, np.nanpercentile(np.concatenate(means), _ENDS)))
+    return tuple(map(float, np.nanpercentile(_sampled(counts, before, samples, seed)[:, -1], _ENDS)))
 
 
 def check_classes(run: Sequence[str], other: Sequence[str], name: str) -> None:
@@ -172,6 +166,16 @@ def _resamplings(images: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     random = np.random.default_rng(seed)
     for start in range(0, samples, 100):
         yield random.multinomial(images, np.full(images, 1 / images), size=min(100, samples - start))
+
+
+def _sampled(counts: np.ndarray, before: np.ndarray | None, samples: int, seed: int) -> np.ndarray:
+    """IoU of all resamplings, less that of `before` where it is given, float64 [samples, C + 1]."""
+    return np.concatenate(
+        [
+            _resampled(counts, times) - (0 if before is None else _resampled(before, times))
+            for times in _resamplings(len(counts), samples, seed)
+        ]
+    )
 
 
 def _resampled(counts: np.ndarray, times: np.ndarray) -> np.ndarray:

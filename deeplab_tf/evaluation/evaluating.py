@@ -86,6 +86,11 @@ class Evaluation:
         found = {stage: mean_iou_interval(getattr(self.image_counts, stage)) for stage in self._by_stage()}
         return {stage: interval for stage, interval in found.items() if interval}
 
+    @functools.cached_property
+    def change_interval(self) -> tuple[float, float] | None:
+        """The ends of the 95% interval of what the CRF changes in the mean IoU; None where there is none."""
+        return mean_iou_interval(self.image_counts.crf, before=self.image_counts.network) if self.crf else None
+
     def intervals_as_text(self) -> dict[str, str]:
         """The intervals as text, in percent, by their title; empty where there is none."""
         ends = [
@@ -93,9 +98,8 @@ class Evaluation:
             for stage, (low, high) in self.intervals.items()
         ]
         texts = {f"{LEVEL:.0%} interval of the mean IoU": f"{'; '.join(ends)} (bootstrap over images)"} if ends else {}
-        if self.crf and ends:
-            interval = mean_iou_interval(self.image_counts.crf, before=self.image_counts.network)
-            values = (self.crf.mean_iou - self.network.mean_iou, *interval)
+        if self.change_interval:
+            values = (self.crf.mean_iou - self.network.mean_iou, *self.change_interval)
             change, low, high = (f"{100 * value:+.2f}" for value in values)
             title = "change of the mean IoU by the CRF"
             texts[title] = f"{change}, {LEVEL:.0%} interval {low} to {high} (paired bootstrap over images)"

@@ -63,17 +63,17 @@ def test_scales_read_the_same_scene(tiny):
 
 
 @pytest.mark.slow
-def test_sizes_unknown_to_the_graph():
-    model, image = deeplab_tf.DeepLab("resnet_tiny", "aspp_l", 5, scales=(0.75, 1.0)), photograph(90, 61, batch=2)
+def test_sizes_unknown_to_the_graph(tiny):
+    image = photograph(90, 61, batch=2)
 
     @functools.partial(tf.function, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def both(images):
-        return model(images), full_resolution(model, images)
+        return tiny(images), full_resolution(tiny, images)
 
     scores, full = both(image)
     assert full.shape == (2, 90, 61, 5)
-    np.testing.assert_allclose(scores, model(image), atol=rounding(scores))
-    np.testing.assert_allclose(full, full_resolution(model, image), atol=rounding(full))
+    np.testing.assert_allclose(scores, tiny(image), atol=rounding(scores))
+    np.testing.assert_allclose(full, full_resolution(tiny, image), atol=rounding(full))
 
 
 def test_padding_is_the_mean_colour(tiny):
