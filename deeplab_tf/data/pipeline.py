@@ -16,6 +16,7 @@ from deeplab_tf.data.records import Records
 from deeplab_tf.data.splits import open_split, parse_record
 from deeplab_tf.data.train_masks import TrainMasks
 from deeplab_tf.errors import UserError
+from deeplab_tf.parallel import available_cores
 
 MEAN_COLOR = (122.675, 116.669, 104.008)  # RGB, of the Caffe models
 
@@ -103,7 +104,7 @@ def training_pipeline(
     numbers = order.map(lambda _, number: number)
     contents = [source.read(numbers) for source in (records, *replaced)]
     dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), *contents)
-    dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(example_at, num_parallel_calls=available_cores(), deterministic=True)
     return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
 
 
@@ -146,7 +147,7 @@ def evaluation_pipeline(
         return {"image": image, "label": label, "filename": read["filename"]}
 
     dataset = records.read(tf.data.Dataset.range(shard_index, count, num_shards))
-    dataset = dataset.map(example_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(example_at, num_parallel_calls=available_cores(), deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
 
@@ -174,7 +175,7 @@ def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks |
 
     numbers = tf.data.Dataset.range(len(records))
     dataset = tf.data.Dataset.zip(*(source.read(numbers) for source in (records, *replaced)))
-    dataset = dataset.map(label_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(label_at, num_parallel_calls=available_cores(), deterministic=True)
     return dataset.with_options(_options()).prefetch(2)
 
 
@@ -203,4 +204,6 @@ def _options() -> tf.data.Options:
     # Hosts already read their own examples; and the stream is the same whatever the number of threads.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     options.deterministic = True
+    # Its thread sleeps for up to a minute, and dropping the iterator waits for it with Python's lock held.
+    options.autotune.enabled = False
     return options

@@ -61,7 +61,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def distributed(
     make_dataset: Callable[[int, int], tf.data.Dataset], batch_size: int, strategy: tf.distribute.Strategy
-) -> tf.distribute.DistributedDataset:
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """Every host makes its part of each batch; its replicas take equal shares of that.
 
     Args:
@@ -74,8 +74,11 @@ def distributed(
         dataset = make_dataset(context.input_pipeline_id, context.num_input_pipelines)
         if context.num_replicas_in_sync > context.num_input_pipelines:
             dataset = dataset.rebatch(context.get_per_replica_batch_size(batch_size), drop_remainder=True)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return dataset.prefetch(2)
 
+    if isinstance(strategy, tf.distribute.OneDeviceStrategy) and "CPU" in strategy.extended.worker_devices[0]:
+        # The iterators that a strategy makes for its devices are tuned whatever the dataset says (`pipeline._options`).
+        return host_dataset(tf.distribute.InputContext())
     return strategy.distribute_datasets_from_function(host_dataset)
 
 

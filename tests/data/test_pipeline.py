@@ -11,7 +11,9 @@ from PIL import Image, ImageEnhance
 from deeplab_tf import data
 from deeplab_tf.data import augmentation
 from deeplab_tf.data.decoding import decode_image
+from deeplab_tf.data.pipeline import label_pipeline
 from deeplab_tf.errors import UserError
+from deeplab_tf.training.distribution import distributed
 from tests.helpers import photograph
 
 
@@ -290,6 +292,23 @@ def test_a_process_with_a_stream_ends(shapes_dir):
         f"i{n} = iter(data.training_pipeline(sys.argv[1], 'train', batch_size=8)); next(i{n})" for n in range(3)
     )
     subprocess.run([sys.executable, "-c", code, shapes_dir], check=True, timeout=120)
+
+
+def test_nobody_waits_for_a_stream_that_is_dropped(numbered):
+    """The thread that would tune it sleeps for up to a minute, and is waited for."""
+
+    def batches(host=0, hosts=1):
+        return data.training_pipeline(numbered, "train", batch_size=4, crop_size=17, num_shards=hosts, shard_index=host)
+
+    on_a_cpu = distributed(batches, 4, tf.distribute.OneDeviceStrategy("/cpu:0"))
+    assert isinstance(iter(on_a_cpu), tf.data.Iterator)
+    for stream_of in (
+        on_a_cpu,
+        batches(),
+        data.evaluation_pipeline(numbered, "train"),
+        label_pipeline(numbered, "train"),
+    ):
+        assert stream_of.options().autotune.enabled is False
 
 
 def test_a_cut_short_or_missing_file_is_named(numbered, tmp_path):
