@@ -123,16 +123,17 @@ def test_the_masks_of_a_folder_are_trained_on_and_the_run_says_so(tmp_path):
     for number in range(toy.IMAGES):
         label = np.random.default_rng(number).integers(0, 3, (toy.SIDE, toy.SIDE)).astype(np.uint8)
         tf.io.write_file(str(tmp_path / f"masks/{number}.png"), tf.io.encode_png(label[..., None]))
-    settings = {"max_steps": 2, "train_masks": str(tmp_path / "masks")}
-    own, _ = trained(tmp_path / "own", max_steps=2)
+    plain = FROZEN | {"max_steps": 2}  # Statistics of batch norm would move alike: the images are the same.
+    settings = plain | {"train_masks": str(tmp_path / "masks")}
+    own, _ = trained(tmp_path / "own", **plain)
     other, _ = trained(tmp_path / "other", **settings)
-    assert np.abs(own - other).max() > 1e-3 * np.abs(own).max()
+    assert np.abs(own - other).max() > 0.1 * np.abs(own).max()
     made_of = Segmenter.load(tmp_path / "other").settings["train_masks"]
     assert made_of["images"] == toy.IMAGES and made_of["folder"] == str(tmp_path / "masks")
     assert Segmenter.load(tmp_path / "own").settings["train_masks"] is None
     trained(tmp_path / "other", **settings)  # is finished, and may be asked for again
     with pytest.raises(UserError, match="run with other flags: --train_masks=not given"):
-        trained(tmp_path / "other", max_steps=2)
+        trained(tmp_path / "other", **plain)
     (tmp_path / "masks/3.png").write_bytes((tmp_path / "masks/4.png").read_bytes())
     with pytest.raises(UserError, match="the masks there have changed since the run in .*other began"):
         trained(tmp_path / "other", **settings)
