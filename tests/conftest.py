@@ -44,6 +44,8 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+    if "keras" in sys.modules:
+        helpers.draw_initial_weights_quickly()
 
 
 def _shared_folder(name: str) -> pathlib.Path:
