@@ -23,6 +23,13 @@ small_network = functools.partial(
 whole_network = functools.partial(mock.patch.dict, architectures.RESNETS, dict(architectures.RESNETS))
 
 
+@functools.cache
+def _truncated_normal() -> np.ndarray:
+    """Some millions of random numbers of variance 1, truncated as Keras does it."""
+    numbers = np.random.default_rng(0).standard_normal(5_000_000, np.float32)
+    return numbers[np.abs(numbers) < 2] / 0.87962566103423978
+
+
 def draw_initial_weights_quickly() -> None:
     """Takes He's initial weights out of a store of random numbers from now on; the seeds still decide which.
 
@@ -30,10 +37,8 @@ def draw_initial_weights_quickly() -> None:
     """
     import keras
 
-    store = np.random.default_rng(0).standard_normal(5_000_000, np.float32)
-    store = store[np.abs(store) < 2] / 0.87962566103423978  # truncated as Keras does it, of variance 1
-
     def draw(self, shape, dtype=None):
+        store = _truncated_normal()
         value, filled, start = np.empty(np.prod(shape), np.float32), 0, self.seed % len(store)
         spread = np.float32(np.sqrt(2 / np.prod(shape[:-1])))
         while filled < len(value):
