@@ -6,6 +6,7 @@ run that resumes at a step sees what it would have seen, and many hosts see toge
 """
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -83,7 +84,6 @@ def training_pipeline(
     def is_ours(position, number):
         return position % batch_size // share == shard_index
 
-    @tf.autograph.experimental.do_not_convert
     def example_at(position, record, *mask):
         example = parse_record(record, *mask)
         example["label"] = tf.io.decode_png(example["mask"], channels=1)[..., 0]
@@ -103,9 +103,8 @@ def training_pipeline(
     order = _shuffled(len(records), seed, start_step * batch_size).filter(is_ours)
     numbers = order.map(lambda _, number: number)
     contents = [source.read(numbers) for source in (records, *replaced)]
-    dataset = tf.data.Dataset.zip(order.map(lambda position, _: position), *contents)
-    dataset = dataset.map(example_at, num_parallel_calls=available_cores(), deterministic=True)
-    return dataset.batch(share, drop_remainder=True).with_options(_options()).prefetch(2)
+    elements = tf.data.Dataset.zip(order.map(lambda position, _: position), *contents)
+    return _stream(elements, example_at, batch_size=share)
 
 
 def evaluation_pipeline(
@@ -135,7 +134,6 @@ def evaluation_pipeline(
     records = open_split(directory, split)
     count = len(records) if limit is None else min(limit, len(records))
 
-    @tf.autograph.experimental.do_not_convert
     def example_at(record):
         read = parse_record(record)
         image = decode_image(read["encoded"])
@@ -146,9 +144,7 @@ def evaluation_pipeline(
         )
         return {"image": image, "label": label, "filename": read["filename"]}
 
-    dataset = records.read(tf.data.Dataset.range(shard_index, count, num_shards))
-    dataset = dataset.map(example_at, num_parallel_calls=available_cores(), deterministic=True)
-    return dataset.with_options(_options()).prefetch(2)
+    return _stream(records.read(tf.data.Dataset.range(shard_index, count, num_shards)), example_at)
 
 
 def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks | None = None) -> tf.data.Dataset:
@@ -164,7 +160,6 @@ def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks |
     """
     records, replaced = _with_masks(open_split(directory, split), masks)
 
-    @tf.autograph.experimental.do_not_convert
     def label_at(record, *mask):
         read = parse_record(record, *mask)
         return tf.cond(
@@ -174,9 +169,7 @@ def label_pipeline(directory: str | os.PathLike, split: str, masks: TrainMasks |
         )
 
     numbers = tf.data.Dataset.range(len(records))
-    dataset = tf.data.Dataset.zip(*(source.read(numbers) for source in (records, *replaced)))
-    dataset = dataset.map(label_at, num_parallel_calls=available_cores(), deterministic=True)
-    return dataset.with_options(_options()).prefetch(2)
+    return _stream(tf.data.Dataset.zip(*(source.read(numbers) for source in (records, *replaced))), label_at)
 
 
 def _with_masks(records: Records, masks: TrainMasks | None) -> tuple[Records, list[Records]]:
@@ -199,11 +192,15 @@ def _shuffled(count: int, seed: int, start: int) -> tf.data.Dataset:
     return tf.data.Dataset.counter(start // count).flat_map(epoch_order).skip(start % count)
 
 
-def _options() -> tf.data.Options:
+def _stream(elements: tf.data.Dataset, function: Callable, batch_size: int | None = None) -> tf.data.Dataset:
+    """`function` of each element, on all cores, in the order of the elements; if asked, in whole batches of them."""
+    dataset = elements.map(tf.autograph.experimental.do_not_convert(function), num_parallel_calls=available_cores())
+    if batch_size is not None:
+        dataset = dataset.batch(batch_size, drop_remainder=True)
     options = tf.data.Options()
     # Hosts already read their own examples; and the stream is the same whatever the number of threads.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     options.deterministic = True
     # Its thread sleeps for up to a minute, and dropping the iterator waits for it with Python's lock held.
     options.autotune.enabled = False
-    return options
+    return dataset.with_options(options).prefetch(2)

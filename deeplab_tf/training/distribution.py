@@ -77,7 +77,7 @@ def distributed(
         return dataset.prefetch(2)
 
     if isinstance(strategy, tf.distribute.OneDeviceStrategy) and "CPU" in strategy.extended.worker_devices[0]:
-        # The iterators that a strategy makes for its devices are tuned whatever the dataset says (`pipeline._options`).
+        # The iterators that a strategy makes for its devices are tuned whatever the dataset says (`pipeline._stream`).
         return host_dataset(tf.distribute.InputContext())
     return strategy.distribute_datasets_from_function(host_dataset)
 
