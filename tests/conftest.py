@@ -97,11 +97,17 @@ def segmenter():
 
 
 @pytest.fixture(scope="session")
-def shapes_dir(tmp_path_factory) -> str:
+def data_dir(tmp_path_factory) -> pathlib.Path:
+    """Where the data set `shapes` is prepared."""
+    return tmp_path_factory.mktemp("tensorflow_datasets")
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(data_dir) -> str:
     """The version directory of the prepared data set `shapes`."""
     from deeplab_tf import data
 
-    return data.prepare("shapes", tmp_path_factory.mktemp("tensorflow_datasets"))
+    return data.prepare("shapes", data_dir)
 
 
 @pytest.fixture(scope="session", autouse=True)

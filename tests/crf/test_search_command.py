@@ -1,7 +1,6 @@
 """tools/search_crf.py as a user runs it, on a run whose network was never trained."""
 
 import json
-import pathlib
 
 import keras
 import pytest
@@ -12,8 +11,7 @@ from tests.helpers import run_command
 
 
 @pytest.mark.slow
-def test_search_command(shapes_dir, tmp_path):
-    data_dir = pathlib.Path(shapes_dir).parents[1]
+def test_search_command(data_dir, shapes_dir, tmp_path):
     keras.utils.set_random_seed(0)
     info = data.info("shapes", data_dir)
     model = DeepLab("resnet_tiny", "linear", info.num_classes, scales=(1.0,))

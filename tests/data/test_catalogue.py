@@ -1,6 +1,5 @@
 """What data sets hold, from the catalogue and from prepared data sets."""
 
-import pathlib
 import subprocess
 import sys
 
@@ -36,8 +35,7 @@ def test_known_data_sets_are_consistent(name):
 
 
 @pytest.mark.slow
-def test_a_prepared_data_set_tells_what_it_holds(shapes_dir):
-    data_dir = pathlib.Path(shapes_dir).parents[1]
+def test_a_prepared_data_set_tells_what_it_holds(data_dir, shapes_dir):
     info, known = data.info("shapes", data_dir), data.info("shapes")
     assert (info.class_names, info.splits, info.ignore_label) == (known.class_names, known.splits, known.ignore_label)
     np.testing.assert_array_equal(info.palette, known.palette)

@@ -22,8 +22,7 @@ def test_counts_are_those_of_the_labels(shapes_dir):
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_draws(shapes_dir):
-    data_dir = pathlib.Path(shapes_dir).parents[1]
+def test_the_command_prints_and_draws(data_dir, shapes_dir):
     flags = ("--dataset=shapes", f"--data_dir={data_dir}", "--summarize")
     printed = run_command("datasets/prepare.py", *flags, cwd=data_dir).stdout
     assert "train            400" in printed and "background" in printed and "never occur" not in printed

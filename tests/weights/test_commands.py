@@ -1,7 +1,5 @@
 """tools/convert_weights.py and the flags of train.py, as a user runs them."""
 
-import pathlib
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -63,8 +61,7 @@ def test_a_weight_file_keeps_the_classifier_and_a_run_needs_its_classes(voc_netw
     assert not (tmp_path / "released").exists()
 
 
-def test_training_starts_from_weights_with_frozen_layers(voc_network, shapes_dir, tmp_path):
-    data_dir = pathlib.Path(shapes_dir).parents[1]
+def test_training_starts_from_weights_with_frozen_layers(voc_network, data_dir, shapes_dir, tmp_path):
     result = run_command(
         "train.py",
         *(
