@@ -9,6 +9,7 @@ import tensorflow as tf
 DCT_METHOD = "INTEGER_ACCURATE"
 
 
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)  # traced once, for all pipelines
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG or BMP, or the first frame of a GIF or WebP.
 
