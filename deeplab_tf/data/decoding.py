@@ -8,8 +8,11 @@ import tensorflow as tf
 # TensorFlow's default is a faster cosine transform that is off by up to 19 of 255; this one gives Pillow's pixels.
 DCT_METHOD = "INTEGER_ACCURATE"
 
+# Decorates functions of an encoded image: they are traced once in a process, not in every pipeline and every export.
+of_encoded = tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)  # traced once, for all pipelines
+
+@of_encoded
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG or BMP, or the first frame of a GIF or WebP.
 

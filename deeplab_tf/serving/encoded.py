@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from deeplab_tf.data.decoding import decode_image
+from deeplab_tf.data.decoding import decode_image, of_encoded
 from deeplab_tf.pictures import MOST_SCANS
 
 # EXIF data come after few other segments of a file. More than so many are not searched: each takes some microseconds.
@@ -114,6 +114,7 @@ def _check_scans(encoded: tf.Tensor) -> tf.Operation:
     return tf.debugging.Assert(scans <= MOST_SCANS, [f"expected a JPEG of at most {MOST_SCANS} scans; found", scans])
 
 
+@of_encoded
 def _size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Height and width of an encoded image, int64, as its first bytes give them; fails where it is none."""
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
@@ -183,6 +184,7 @@ def _gif_frame(gif: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tuple(tf.where(is_frame, values[at] + 256 * values[at + 1], 65535) for at in (7, 5))
 
 
+@of_encoded
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG, PNG or WebP file: int64, 1 to 8; 1, upright, where it has none or a damaged one.
 
