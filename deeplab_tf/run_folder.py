@@ -310,7 +310,7 @@ def fingerprint(model: Any) -> str:
     """
     config = {name: value for name, value in model.get_config().items() if name not in ("scales", "name")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for variable in model.variables:
+    for variable in model.weights:  # not dropout's random state, which is another in every process
         digest.update(variable.path.encode())
         digest.update(np.ascontiguousarray(variable.numpy()))
     return digest.hexdigest()[:16]

@@ -8,7 +8,6 @@ same form; the process that started them takes the parts in. So does the next on
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -21,25 +20,6 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.inference.segmenter import Segmenter
 
 PREDICTIONS_FILE = "predictions.jsonl"
-
-
-def fingerprint(segmenter: Segmenter) -> str:
-    """Changes with everything that the labels depend on: weights, network, scales, mirror, tiles, CRF."""
-    digest = hashlib.sha256()
-    for variable in segmenter.model.variables:
-        digest.update(variable.path.encode())
-        digest.update(memoryview(variable.numpy()).cast("B"))
-    crf = None if segmenter.crf is None else repr(segmenter.crf)
-    tiling = None if segmenter.tiling is None else (segmenter.tiling.size, segmenter.tiling.overlap)
-    config = json.dumps(segmenter.model.get_config(), sort_keys=True)
-    digest.update(
-        repr(
-            (config, segmenter.input_scale, segmenter.scales, crf, segmenter.mirror, tiling, segmenter.pad_to)
-            + (() if segmenter.align_corners else ("corners not aligned",))
-            + (("vertical flip",) if segmenter.vertical_flip else ())
-        ).encode()
-    )
-    return digest.hexdigest()
 
 
 class PredictionLog:
@@ -56,7 +36,7 @@ class PredictionLog:
     def __init__(self, output_dir: pathlib.Path, segmenter: Segmenter, part: bool = False):
         path = output_dir / (f"predictions-{uuid.uuid4().hex}.jsonl" if part else PREDICTIONS_FILE)
         self._folder = output_dir
-        self._header = {"segmenter": fingerprint(segmenter), "class_names": list(segmenter.info.class_names)}
+        self._header = {"segmenter": segmenter.settings, "class_names": list(segmenter.info.class_names)}
         self._places: dict[str, int] = {}  # of the line of each image
         before = {record["name"]: place for place, record in _records(path, self._header)}
         with files.written_aside(path) as aside, aside.open("wb") as file:

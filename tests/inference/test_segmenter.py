@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deeplab_tf import Segmenter
+from deeplab_tf import DeepLab, Segmenter, data
 from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference.tiling import Tiling
@@ -211,6 +211,14 @@ def test_settings_say_what_made_the_labels(segmenter, tmp_path):
     bias = loaded.model.network.get_layer("fc1").bias
     bias.assign(bias + 1e-3)
     assert loaded.settings["fingerprint"] != segmenter.settings["fingerprint"]
+
+
+def test_a_network_with_dropout_is_known_again(tmp_path):
+    """Its fingerprint is of what it computes: the random state of dropout is another in every process."""
+    with small_network():
+        Segmenter(DeepLab("vgg16", "large_fov", 8, scales=(1.0,)), info=data.info("shapes")).save(tmp_path)
+        loaded = [Segmenter.load(tmp_path) for _ in range(2)]
+    assert loaded[0].settings == loaded[1].settings
 
 
 def test_class_names_and_repr(segmenter):
