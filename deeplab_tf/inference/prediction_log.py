@@ -36,7 +36,8 @@ class PredictionLog:
     def __init__(self, output_dir: pathlib.Path, segmenter: Segmenter, part: bool = False):
         path = output_dir / (f"predictions-{uuid.uuid4().hex}.jsonl" if part else PREDICTIONS_FILE)
         self._folder = output_dir
-        self._header = {"segmenter": segmenter.settings, "class_names": list(segmenter.info.class_names)}
+        made_with = segmenter.settings | {"crf": repr(segmenter.crf)}  # and how it is computed: its `class_threshold`
+        self._header = {"segmenter": made_with, "class_names": list(segmenter.info.class_names)}
         self._places: dict[str, int] = {}  # of the line of each image
         before = {record["name"]: place for place, record in _records(path, self._header)}
         with files.written_aside(path) as aside, aside.open("wb") as file:

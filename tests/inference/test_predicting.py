@@ -16,6 +16,7 @@ from deeplab_tf.crf import DenseCRF
 from deeplab_tf.errors import UserError
 from deeplab_tf.inference import prediction_files
 from deeplab_tf.inference.predicting import predict
+from deeplab_tf.inference.prediction_log import PredictionLog
 from deeplab_tf.pictures import find_images, read_photograph
 from tests.helpers import REPOSITORY
 
@@ -209,8 +210,6 @@ def test_apache_beam_writes_the_same(refining, photographs, tmp_path):
 
 def test_parts_of_the_record_are_taken_in(segmenter, photographs, tmp_path):
     """Those of workers whose starting process was killed; not those of another segmenter."""
-    from deeplab_tf.inference.prediction_log import PredictionLog
-
     other = Segmenter(segmenter.model, DenseCRF(iterations=1), segmenter.info)
     for name, made_by in (("a/1", segmenter), ("a/2", other)):
         with PredictionLog(tmp_path, made_by, part=True) as part:
@@ -218,6 +217,15 @@ def test_parts_of_the_record_are_taken_in(segmenter, photographs, tmp_path):
     with PredictionLog(tmp_path, segmenter) as log:
         assert log.is_done("a/1", photographs[0], {"masks"}) and not log.is_done("a/2", photographs[0], {"masks"})
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["predictions.jsonl"]
+
+
+def test_a_record_is_of_one_way_to_compute_the_crf(segmenter, photographs, tmp_path):
+    by_threshold = [Segmenter(segmenter.model, DenseCRF(class_threshold=least), segmenter.info) for least in (0, 0.5)]
+    with PredictionLog(tmp_path, by_threshold[0]) as log:
+        log.add("a", photographs[0], {"masks"})
+    for made_by, is_known in zip(by_threshold, (True, False), strict=True):
+        with PredictionLog(tmp_path, made_by) as log:
+            assert log.is_done("a", photographs[0], {"masks"}) == is_known
 
 
 def test_annotations_are_not_kept_in_memory(segmenter, photograph, tmp_path, monkeypatch):
