@@ -23,7 +23,7 @@ def searched(crf: DenseCRF) -> tuple[float, float, float]:
 class Trial:
     """The mean IoU of one set of parameters."""
 
-    stage: str  # "coarse", or "fine1" to "fine3"
+    stage: str  # "coarse", "beyond1" to "beyond10", or "fine1" to "fine3"
     crf: DenseCRF
     mean_iou: float
 

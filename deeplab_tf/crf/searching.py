@@ -35,8 +35,10 @@ from deeplab_tf.parallel import available_cores
 WEIGHTS = (3.0, 4.0, 5.0, 6.0)
 SPATIAL_STDS = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 COLOR_STDS = (3.0, 4.0, 5.0, 6.0)
-# The finer steps around the best, in steps of the coarse grid: together they reach every tenth of a coarse step.
-FINER_STEPS = (0.5, 0.2, 0.1)
+# The stages after the coarse one: steps around the best so far, in steps of the coarse grid. Whole ones lead on from a
+# best at the edge of the grid; the finer ones together reach every tenth.
+_BEYOND = {f"beyond{turn}": 1.0 for turn in range(1, 11)}
+_FINE = {f"fine{turn}": step for turn, step in enumerate((0.5, 0.2, 0.1), 1)}
 _SEARCHED = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
 
 _log = logging.getLogger(__name__)
@@ -60,9 +62,9 @@ def search(
 ) -> SearchResult:
     """Finds the parameters of the first kernel that give the highest mean IoU.
 
-    First all combinations of `weights`, `spatial_stds` and `color_stds`; then around the best of all so far, with the
-    steps of `FINER_STEPS` one after the other. A best value at the edge of the coarse grid gets a warning: the highest
-    mean IoU may lie beyond.
+    First all combinations of `weights`, `spatial_stds` and `color_stds`; from a best at their edge on beyond it, by up
+    to ten steps of the grid; then around the best of all so far by a half, a fifth and a tenth of a step. A best value
+    at the edge of what was tried gets a warning: the highest mean IoU may lie beyond.
 
     Args:
         samples: (image uint8 [H, W, 3], probabilities float [H, W, C], label [H, W]); taken by index when needed, once
@@ -74,7 +76,7 @@ def search(
         color_stds: sigma_beta, RGB units.
         fixed: where w2, sigma_gamma, the iterations and the class threshold come from; default:
             those of `DenseCRF`.
-        fine: whether to look around the best combination as well.
+        fine: whether to look beyond the grid and between its points as well.
         state_dir: folder for what is done already, so that an interrupted search goes on; None keeps nothing.
         identity: names what makes the probabilities, such as a checkpoint; a search of another one starts afresh.
         threads: the cores to use at most; all by default.
@@ -93,24 +95,28 @@ def search(
     grid = list(itertools.product(map(float, weights), map(float, spatial_stds), map(float, color_stds)))
     without_crf, trials = stages.run("coarse", grid)
     axes = [sorted(map(float, axis)) for axis in (weights, spatial_stds, color_stds)]
-    best = _best(trials)
-    for name, value, axis in zip(_SEARCHED, best, axes, strict=True):
-        if len(axis) > 1 and value in (axis[0], axis[-1]):
-            _log.warning(
-                "CRF search: the best %s, %g, is at the edge of the grid (%g to %g): search a wider one",
-                *(name, value, axis[0], axis[-1]),
-            )
-    for turn, step in enumerate(FINER_STEPS if fine else (), 1):
+    for stage, step in (_BEYOND | _FINE if fine else {}).items():
         around = [_around(value, axis, step) for value, axis in zip(_best(trials), axes, strict=True)]
         tried = {searched(trial.crf) for trial in trials}
-        finer = [point for point in itertools.product(*around) if point not in tried]
-        if finer:
-            trials += stages.run(f"fine{turn}", finer)[1]
+        untried = [point for point in itertools.product(*around) if point not in tried]
+        if untried:
+            trials += stages.run(stage, untried)[1]
+    for name, value, values in zip(_SEARCHED, _best(trials), _values(trials), strict=True):
+        if len(values) > 1 and value in (values[0], values[-1]):
+            _log.warning(
+                "CRF search: the best %s, %g, is at the edge of what was tried (%g to %g): search a wider grid",
+                *(name, value, values[0], values[-1]),
+            )
     return SearchResult(tuple(trials), without_crf)
 
 
 def _best(trials: list[Trial]) -> tuple[float, float, float]:
     return searched(max(trials, key=lambda trial: trial.mean_iou).crf)
+
+
+def _values(trials: list[Trial]) -> list[list[float]]:
+    """Of each parameter the values that were tried, ascending."""
+    return [sorted(set(values)) for values in zip(*(searched(trial.crf) for trial in trials), strict=True)]
 
 
 def _around(value: float, axis: Sequence[float], step: float) -> tuple[float, ...]:

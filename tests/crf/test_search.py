@@ -78,24 +78,35 @@ def test_finer_steps_surround_the_best(scenes):
     assert len({(c.bilateral_weight, c.bilateral_spatial_std, c.bilateral_color_std) for c in fine}) == len(fine)
 
 
-def test_refines_until_the_steps_are_fine(monkeypatch):
-    """Values between those of the grid, such as 67 pixels, are found where they are the best."""
+@pytest.mark.parametrize(
+    ("target", "stages"),
+    [
+        ((4.3, 67, 4.4), {"coarse", "fine1", "fine2", "fine3"}),
+        # LargeFOV's 121 pixels with a small weight and a narrow colour: beyond the edges of the paper's grid.
+        ((1.7, 121, 1.2), {"coarse", "beyond1", "beyond2", "beyond3", "fine1", "fine2", "fine3"}),
+    ],
+)
+def test_searches_until_the_steps_are_fine(target, stages, monkeypatch, caplog):
+    """Values between those of the grid, such as 67 pixels, and beyond it are found where they are the best."""
 
     def run(self, stage, grid):
         def quality(point):
-            return 1 - abs(point[0] - 4.3) / 10 - abs(point[1] - 67) / 100 - abs(point[2] - 3.4) / 10
+            return 1 - sum(abs(found - best) / best for found, best in zip(point, target, strict=True)) / 10
 
         return 0.5, [Trial(stage, self._crf(point), quality(point)) for point in grid]
 
     monkeypatch.setattr(searching._Stages, "run", run)
-    best = crf.search([scene(0)], 3).best.crf
-    assert (best.bilateral_weight, best.bilateral_spatial_std, best.bilateral_color_std) == (4.3, 67, 3.4)
+    result = crf.search([scene(0)], 3)
+    best = result.best.crf
+    assert (best.bilateral_weight, best.bilateral_spatial_std, best.bilateral_color_std) == target
+    assert {trial.stage for trial in result.trials} == stages
+    assert not caplog.records
 
 
 def test_warns_at_the_edge_of_the_grid(scenes, caplog):
     crf.search(scenes[:1], 3, weights=(2, 4), spatial_stds=(10,), color_stds=(4,), fine=False)
     (line,) = [record.getMessage() for record in caplog.records if "edge" in record.getMessage()]
-    assert "best bilateral_weight" in line and "edge of the grid (2 to 4)" in line
+    assert "best bilateral_weight" in line and "edge of what was tried (2 to 4)" in line
 
 
 @pytest.mark.parametrize("parameters", [{"normalization": "after"}, {"compatibility": 1.5 - 1.5 * np.eye(3)}])
