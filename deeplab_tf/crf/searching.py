@@ -37,8 +37,7 @@ SPATIAL_STDS = (30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 COLOR_STDS = (3.0, 4.0, 5.0, 6.0)
 # The stages after the coarse one: steps around the best so far, in steps of the coarse grid. Whole ones lead on from a
 # best at the edge of the grid; the finer ones together reach every tenth.
-_BEYOND = {f"beyond{turn}": 1.0 for turn in range(1, 11)}
-_FINE = {f"fine{turn}": step for turn, step in enumerate((0.5, 0.2, 0.1), 1)}
+_STEPS = {f"beyond{turn}": 1.0 for turn in range(1, 11)} | {"fine1": 0.5, "fine2": 0.2, "fine3": 0.1}
 _SEARCHED = ("bilateral_weight", "bilateral_spatial_std", "bilateral_color_std")
 
 _log = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ def search(
     grid = list(itertools.product(map(float, weights), map(float, spatial_stds), map(float, color_stds)))
     without_crf, trials = stages.run("coarse", grid)
     axes = [sorted(map(float, axis)) for axis in (weights, spatial_stds, color_stds)]
-    for stage, step in (_BEYOND | _FINE if fine else {}).items():
+    for stage, step in (_STEPS if fine else {}).items():
         around = [_around(value, axis, step) for value, axis in zip(_best(trials), axes, strict=True)]
         tried = {searched(trial.crf) for trial in trials}
         untried = [point for point in itertools.product(*around) if point not in tried]

@@ -82,6 +82,7 @@ def test_finer_steps_surround_the_best(scenes):
     ("target", "stages"),
     [
         ((4.3, 67, 4.4), {"coarse", "fine1", "fine2", "fine3"}),
+        ((4.3, 67, 3.4), {"coarse", "beyond1", "fine1", "fine2", "fine3"}),  # the best of the grid is at its edge
         # LargeFOV's 121 pixels with a small weight and a narrow colour: beyond the edges of the paper's grid.
         ((1.7, 121, 1.2), {"coarse", "beyond1", "beyond2", "beyond3", "fine1", "fine2", "fine3"}),
     ],
