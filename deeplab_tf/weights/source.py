@@ -12,6 +12,12 @@ from deeplab_tf.models.architectures import RESNET_HEADS, VGG_HEADS, block_names
 
 # The epsilon of our batch norm; others' is folded into their variance.
 EPSILON = 1e-5
+# The filters of each convolution of VGG-16, by our name.
+VGG_CONVOLUTIONS = {
+    f"conv{stage}_{i}": filters
+    for stage, (count, filters) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1)
+    for i in range(1, count + 1)
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +135,30 @@ def resnet_units(backbone: str) -> Iterator[tuple[int, int, str]]:
         stage = int(name[0])
         block[stage] = block.get(stage, 0) + 1
         yield stage, block[stage], name
+
+
+def vgg_convolutions(layers: Layers, paths: Mapping[str, str]) -> Layers:
+    """The thirteen convolutions of a VGG-16 under any names: a chain of 3x3 kernels with its channels; {} without one.
+
+    Args:
+        layers: by names of anybody's.
+        paths: where each lies in its file; the chain follows their natural order, conv2d_2 before conv2d_10.
+    """
+
+    def natural(layer: str) -> list:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", paths[layer])]
+
+    if "conv1_1" in layers or "conv1" in layers:
+        return {}  # ours
+    shapes = {layer: arrays["kernel"].shape for layer, arrays in layers.items() if set(arrays) == {"kernel", "bias"}}
+    names = sorted((layer for layer, shape in shapes.items() if shape[:2] == (3, 3)), key=natural)
+    widths = list(VGG_CONVOLUTIONS.values())
+    expected = [(3, 3, *channels) for channels in zip([3, *widths], widths, strict=False)]
+    for first in range(len(names) - len(expected) + 1):
+        chain = names[first : first + len(expected)]
+        if [shapes[layer] for layer in chain] == expected:
+            return {ours: layers[layer] for ours, layer in zip(VGG_CONVOLUTIONS, chain, strict=True)}
+    return {}
 
 
 def network_of(layers: Layers, rates: Mapping[str, int] | None = None) -> dict[str, Any]:

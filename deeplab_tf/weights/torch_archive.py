@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from deeplab_tf.pickles import DataUnpickler
+
 _ITEM_TYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -140,20 +142,15 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle._Unpickler):
-    """Knows tensors and ordered dictionaries; `storage` finds what a persistent id stands for.
+class _Unpickler(DataUnpickler):
+    """Knows tensors and ordered dictionaries; `storage` finds what a persistent id stands for."""
 
-    The one in Python: in C, a few bytes (LONG_BINPUT) make the table of what was met before as large as the memory.
-    """
+    known = _KNOWN
+    expected = "tensors and plain data"
 
     def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], _Storage] | None = None):
         super().__init__(file, encoding="utf-8")
         self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}; expected tensors and plain data alone")
-        return _KNOWN[module, name]
 
     def persistent_load(self, persistent_id: Any) -> _Storage:
         kind, item_type, key, _, count, *view = persistent_id

@@ -7,14 +7,22 @@ import numpy as np
 
 from deeplab_tf.errors import UserError
 from deeplab_tf.weights import torch_archive
-from deeplab_tf.weights.source import Array, Layers, Source, batch_norm_of, network_of, resnet_of, resnet_units
+from deeplab_tf.weights.source import (
+    VGG_CONVOLUTIONS,
+    Array,
+    Layers,
+    Source,
+    batch_norm_of,
+    network_of,
+    resnet_of,
+    resnet_units,
+)
 
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 EFFICIENTNET_LITE0 = {"backbone": "efficientnet_lite0", "preprocessing": "lite"}
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_model")
 _PREFIXES = re.compile(r"^((module|model|Scale)\.)+")
 _ASPP_L = {f"fc1_c{i}": rate for i, rate in enumerate((6, 12, 18, 24))}
-_VGG_CONVOLUTIONS = ("1_1", "1_2", "2_1", "2_2", *(f"{stage}_{i}" for stage in (3, 4, 5) for i in (1, 2, 3)))
 
 
 def read(path: pathlib.Path, key: str | None = None) -> Source:
@@ -177,7 +185,7 @@ def _vgg(tensors: dict[str, Array], path: pathlib.Path) -> Source:
     else:
         convolutions = [int(m[1]) for m in _matches(r"features\.(\d+)\.weight", tensors)]
         convolutions = [i for i in sorted(convolutions) if len(tensors[f"features.{i}.weight"].shape) == 4]
-        theirs = {f"features.{i}": f"conv{n}" for i, n in zip(convolutions, _VGG_CONVOLUTIONS, strict=False)}
+        theirs = {f"features.{i}": ours for i, ours in zip(convolutions, VGG_CONVOLUTIONS, strict=False)}
         theirs |= {"classifier.0": "fc6", "classifier.3": "fc7"}
         kind, colors = "torchvision's VGG-16", "torch"
         if any(name.startswith("classifier.conv2d_list.") for name in tensors):

@@ -264,7 +264,7 @@ def test_activation_maps_of_other_forms_are_refused(folders):
         ({10**30: np.zeros((3, 3))}, "holds keys that are no real numbers"),
         ({f"key {i}\n": 0 for i in range(1000)}, "holds a dict with key 0 , key 1 , .*, key 5 ; expected keys and"),
         (["a", "list"], "holds a ndarray; expected an array, or a dict"),
-        (pathlib.PurePosixPath("x"), "holds a pathlib.*PurePosixPath; expected arrays, numbers and tensors only"),
+        (pathlib.PurePosixPath("x"), "refers to pathlib.*PurePosixPath; expected arrays, numbers and tensors alone"),
     ):
         np.save(path, np.array(content, dtype=object))
         with pytest.raises(UserError, match=message):
@@ -297,7 +297,7 @@ def test_no_code_of_a_map_is_run(folders):
             return os.mkdir, (str(folders / "harm"),)
 
     np.save(folders / "maps/a.npy", {"keys": Harm(), "cam": np.zeros(3)})
-    with pytest.raises(UserError, match="a.npy: holds a .*mkdir; expected arrays, numbers"):
+    with pytest.raises(UserError, match="a.npy: .*refers to .*mkdir; expected arrays, numbers"):
         map_files.read_array(folders / "maps/a.npy")
     assert not (folders / "harm").exists()
     np.save(folders / "maps/a.npy", {"keys": Harm()})

