@@ -18,7 +18,7 @@ from deeplab_tf.weights.vgg import calm_fresh_head
 
 KINDS = (
     "imagenet, a name of the catalogue (tools/convert_weights.py --list), *.caffemodel, *.pth, *.weights.h5, *.keras, "
-    "or a TensorFlow checkpoint or a folder of them"
+    "a pickle of Flax (*.ckpt), or a TensorFlow checkpoint or a folder of them"
 )
 # What belongs to the weights: a network that starts from them is built with these.
 _HDF5_BYTES = 1 << 20  # for the structure of a file, and to spare
