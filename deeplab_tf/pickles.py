@@ -28,7 +28,7 @@ class DataUnpickler(pickle._Unpickler):
     expected = "plain data"
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle names; everything that it calls comes from here."""
+        """The object of a name in a pickle; everything that the pickle calls comes from here."""
         if (module, name) not in self.known:
             raise pickle.UnpicklingError(f"it refers to {f'{module}.{name}'[:80]}; expected {self.expected} alone")
         return self.known[module, name]

